@@ -1,0 +1,102 @@
+"""The nouns that every layer shares: what is asked for and what comes back. No torch, no FastAPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+MAX_SEED = 2**53
+"""Seeds are below this, so that JavaScript's numbers carry them exactly."""
+
+
+class ImageFormat(StrEnum):
+    JPEG = "jpeg"
+    PNG = "png"
+    WEBP = "webp"
+
+    @property
+    def media_type(self) -> str:
+        return f"image/{self.value}"
+
+
+class BatchKey(NamedTuple):
+    """What rows must share to ride one pass; all else is per row."""
+
+    model: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One picture, fully resolved: the picture is a function of this (and of the buckets it rode in).
+
+    `negative_prompt` None (zero embeddings where the model says so) and "" (an encoded empty prompt) are
+    different things, as in diffusers. `timesteps` None means the sampler's own spacing over `steps`.
+    `quality` is 1-100 and holds for JPEG and WebP.
+    """
+
+    model: str
+    prompt: str
+    seed: int
+    steps: int = 1
+    guidance_scale: float = 0.0
+    negative_prompt: str | None = None
+    sampler: str = "euler_ancestral"
+    timesteps: tuple[int, ...] | None = None
+    width: int = 512
+    height: int = 512
+    format: ImageFormat = ImageFormat.JPEG
+    quality: int = 85
+
+    @property
+    def key(self) -> BatchKey:
+        return BatchKey(self.model, self.width, self.height)
+
+    @property
+    def guided(self) -> bool:
+        """Whether a step costs two UNet rows: diffusers guides when the scale is above 1."""
+        return self.guidance_scale > 1.0
+
+    @property
+    def unet_rows(self) -> int:
+        return 2 if self.guided else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a picture's time went, in seconds. The pass's times are those of the sub-batches it rode in."""
+
+    queue: float = 0.0
+    encode: float = 0.0
+    step: float = 0.0
+    decode: float = 0.0
+    image: float = 0.0
+
+    def milliseconds(self) -> dict[str, float]:
+        return {
+            name: round(1000 * value, 2)
+            for name, value in (
+                ("queue", self.queue),
+                ("encode", self.encode),
+                ("step", self.step),
+                ("decode", self.decode),
+                ("image", self.image),
+            )
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished picture: encoded bytes and what is worth saying about them.
+
+    `batch_size` is the number of rows in the pass that stepped it last; `truncated` says that the prompt was
+    longer than the text encoder reads and was cut.
+    """
+
+    request: GenerationRequest
+    data: bytes
+    truncated: bool
+    batch_size: int
+    timings: Timings

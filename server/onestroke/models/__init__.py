@@ -1,0 +1,1 @@
+"""The catalog of models (data, no torch) and the embedded model's weights."""

@@ -1,0 +1,1 @@
+"""Where passes run: one spawned process per device, a small protocol of dataclasses between."""

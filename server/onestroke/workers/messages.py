@@ -1,0 +1,107 @@
+"""The protocol between the front and a worker process: small dataclasses over one local pipe.
+
+The front sends Prepare, Drop, Pass and Stop; the worker answers with Progress and one Ready, then for each
+Pass one PassDone, and for each row that was decoded one PictureDone or RowFailed. A row is known by a number
+that the front chooses and never uses twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from onestroke.core import GenerationRequest
+from onestroke.errors import WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Get these rows ready (tokens, noise, sampler table) while the device does something else."""
+
+    rows: tuple[tuple[int, GenerationRequest], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Forget these rows; nobody waits for them."""
+
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass: encode, then step, then decode. A row may stand in all three."""
+
+    id: int
+    encode: tuple[int, ...]
+    step: tuple[int, ...]
+    decode: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Finish what runs and leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Loading and warming up: what is being done, and how far along, 0 to 1."""
+
+    stage: str
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One timed verb: `n` rows (UNet rows for a step) took `seconds`."""
+
+    verb: str
+    n: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A picture has been made through the real path; what the worker is, and what its passes cost."""
+
+    device: str
+    dtype: str
+    threads: int
+    pid: int
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassDone:
+    """The device is free again. Pictures may still be on their way out of the image encoder."""
+
+    id: int
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureDone:
+    row: int
+    data: bytes
+    truncated: bool
+    batch_size: int
+    encode: float
+    step: float
+    decode: float
+    image: float
+
+
+@dataclass(frozen=True, slots=True)
+class RowFailed:
+    row: int
+    error: WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker cannot serve at all (the model does not load); it leaves after this."""
+
+    error: WireError = field(default_factory=lambda: WireError("model_error", "unknown"))
+
+
+Command = Prepare | Drop | Pass | Stop
+Reply = Progress | Ready | PassDone | PictureDone | RowFailed | Failed
