@@ -1,0 +1,52 @@
+"""Latents to pixels over diffusers' autoencoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from onestroke.pipelines.images import Pixels
+
+
+class Decoder:
+    """The VAE's decoder with everything around it: unscaling before, eight-bit pixels after.
+
+    `dtype` is the one that the decoder runs in (see `safe_dtype`).
+    """
+
+    def __init__(self, vae: Any, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.vae = vae
+        self.device = device
+        self.dtype = dtype
+        mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+        self._scale = torch.ones(1, device=device) / vae.config.scaling_factor
+        self._shift = torch.zeros(1, device=device)
+        if mean is not None and std is not None:
+            self._scale = self._scale * torch.tensor(std, device=device)
+            self._shift = torch.tensor(mean, device=device)
+
+    def __call__(self, latents: torch.Tensor) -> Pixels:
+        """fp32 latents (n, channels, h, w) to uint8 pixels (n, height, width, 3)."""
+        unscaled = latents * self._scale.view(1, -1, 1, 1) + self._shift.view(1, -1, 1, 1)
+        unscaled = unscaled.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return to_pixels(self.vae.decode(unscaled, return_dict=False)[0])
+
+
+def to_pixels(image: torch.Tensor) -> Pixels:
+    """A picture (n, 3, height, width) in -1 to 1 as uint8 (n, height, width, 3), rounded as in diffusers."""
+    bytes_ = image.float().mul(127.5).add(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    pixels: Pixels = np.ascontiguousarray(bytes_.permute(0, 2, 3, 1).cpu().numpy())
+    return pixels
+
+
+def safe_dtype(vae: Any, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype to decode in: KL decoders that say `force_upcast` (SDXL's) overflow in fp16.
+
+    bf16 has fp32's range, so it serves where the device computes in it; else fp32.
+    """
+    if dtype is not torch.float16 or not getattr(vae.config, "force_upcast", False):
+        return dtype
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32

@@ -1,0 +1,202 @@
+"""From a catalog row to a pipeline on a device: safetensors only, and clear words where that fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers.utils.logging as diffusers_logging
+import torch
+import transformers.utils.logging as transformers_logging
+from diffusers import AutoencoderKL, AutoencoderTiny, EulerDiscreteScheduler, UNet2DConditionModel
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from onestroke.errors import ModelError
+from onestroke.models.catalog import ModelSpec
+from onestroke.pipelines.decoder import Decoder, safe_dtype
+from onestroke.pipelines.pipeline import Pipeline
+from onestroke.pipelines.rows import Progress
+from onestroke.pipelines.samplers import scheduler_key
+from onestroke.pipelines.text import TextEncoder
+from onestroke.pipelines.unet import Denoiser
+
+SERVED = "StableDiffusionXLPipeline"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TEXT_BUCKET = 4
+CACHE_BYTES = 64 << 20
+
+
+def load(
+    spec: ModelSpec,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+    max_batch: int = 8,
+    progress: Progress = lambda stage, fraction: None,
+) -> Pipeline:
+    """Load `spec` for `device` (auto, cpu, cuda, mps) in `dtype` (auto, float32, float16, bfloat16).
+
+    `threads` is torch's thread count for the whole process, None for its default. `max_batch` is the most
+    UNet rows in one step. Raises ModelError when the model cannot be loaded, and says why.
+    """
+    if max_batch < 1:
+        raise ModelError(f"max_batch must be at least 1, not {max_batch}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = pick_device(device)
+    kind = pick_dtype(spec.dtype if dtype == "auto" else dtype, where)
+    progress(f"loading {spec.name}", 0.0)
+    parts = read_parts(spec, kind)
+    progress(f"moving {spec.name} to {where}", 0.5)
+    try:
+        pipeline = assemble(spec, parts, where, kind, max_batch)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{spec.name} does not fit into the memory of {where}") from error
+    progress(f"loaded {spec.name}", 1.0)
+    return pipeline
+
+
+def pick_device(name: str) -> torch.device:
+    """CUDA before MPS before the CPU for "auto". Raises ModelError for a device that is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"no device {name!r}: give auto, cpu, cuda or mps") from error
+    if not available.get(device.type):
+        raise ModelError(f"no {name} device on this machine")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype called `name`; for "auto" the fastest safe one of `device`.
+
+    On a CPU that is bf16 where it has instructions for it (it then runs twice as fast as fp32), else fp32.
+    """
+    if name != "auto":
+        if name not in DTYPES:
+            raise ModelError(f"no dtype {name!r}: give auto, {', '.join(DTYPES)}")
+        return DTYPES[name]
+    if device.type != "cpu":
+        return torch.float16
+    return torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively (AVX512-BF16 or AMX)."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def power_buckets(largest: int) -> tuple[int, ...]:
+    """1, 2, 4, ... up to `largest`, which is the last bucket whether or not it is a power of two."""
+    below = [2**i for i in range(largest.bit_length()) if 2**i < largest]
+    return (*below, largest)
+
+
+class Parts(NamedTuple):
+    """What a StableDiffusionXLPipeline is made of; `options` are the plain values of its model_index.json."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    text_encoder_2: Any
+    tokenizer: Any
+    tokenizer_2: Any
+    scheduler: dict[str, Any]
+    options: dict[str, Any]
+
+
+def read_parts(spec: ModelSpec, dtype: torch.dtype) -> Parts:
+    """The components that `spec` names, in `dtype` on the CPU, from files that are already on this machine.
+
+    Raises ModelError for a missing folder, another kind of pipeline, damaged files and too little memory.
+    """
+    try:
+        with _quiet():
+            return _read_parts(spec, dtype)
+    except MemoryError as error:
+        raise ModelError(f"{spec.name} does not fit into this machine's memory") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{spec.name} cannot be loaded from {spec.source}: {error}") from error
+
+
+def _read_parts(spec: ModelSpec, dtype: torch.dtype) -> Parts:
+    index = _read_index(spec)
+    if index["_class_name"] != SERVED:
+        raise ModelError(f"{spec.name} is a {index['_class_name']}; {SERVED} is what is served today")
+    vae = {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL}[index["vae"][1]]
+    local: dict[str, Any] = {"pretrained_model_name_or_path": spec.source, "local_files_only": True}
+    weights: dict[str, Any] = {**local, "use_safetensors": True, "dtype": dtype, "variant": spec.variant}
+    return Parts(
+        unet=UNet2DConditionModel.from_pretrained(**weights, subfolder="unet"),
+        vae=vae.from_pretrained(**weights, subfolder="vae"),
+        text_encoder=CLIPTextModel.from_pretrained(**weights, subfolder="text_encoder"),
+        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(**weights, subfolder="text_encoder_2"),
+        tokenizer=CLIPTokenizer.from_pretrained(**local, subfolder="tokenizer"),
+        tokenizer_2=CLIPTokenizer.from_pretrained(**local, subfolder="tokenizer_2"),
+        scheduler=EulerDiscreteScheduler.load_config(**local, subfolder="scheduler"),
+        options={name: value for name, value in index.items() if not isinstance(value, list)},
+    )
+
+
+def _read_index(spec: ModelSpec) -> dict[str, Any]:
+    """model_index.json of a folder, or of a hub id whose files are in the cache."""
+    name = "model_index.json"
+    if spec.is_local or Path(spec.source).is_absolute():
+        path = Path(spec.source) / name
+    else:
+        path = Path(hf_hub_download(spec.source, name, local_files_only=True))
+    index: dict[str, Any] = json.loads(path.read_text())
+    return index
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and notes about unused configuration; errors are still raised."""
+    levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(levels[0])
+        transformers_logging.set_verbosity(levels[1])
+        transformers_logging.enable_progress_bar()
+
+
+def assemble(
+    spec: ModelSpec, parts: Parts, device: torch.device, dtype: torch.dtype, max_batch: int
+) -> Pipeline:
+    """The verbs over `parts`, moved to `device`."""
+    unet = parts.unet.to(device, memory_format=torch.channels_last).eval()
+    decode_dtype = safe_dtype(parts.vae, dtype, device)
+    vae = parts.vae.to(device, memory_format=torch.channels_last).eval()
+    if decode_dtype is not dtype:
+        vae = vae.to(decode_dtype)
+    encoders = [encoder.to(device).eval() for encoder in (parts.text_encoder, parts.text_encoder_2)]
+    return Pipeline(
+        spec,
+        TextEncoder(
+            (parts.tokenizer, parts.tokenizer_2), encoders, bucket=TEXT_BUCKET, cache_bytes=CACHE_BYTES
+        ),
+        Denoiser(unet, buckets=power_buckets(max_batch), device=device, dtype=dtype),
+        Decoder(vae, device=device, dtype=decode_dtype),
+        scheduler=scheduler_key(parts.scheduler),
+        zero_negative=bool(parts.options.get("force_zeros_for_empty_prompt", True)),
+        vae_scale=vae_scale(parts.vae),
+    )
+
+
+def vae_scale(vae: Any) -> int:
+    """Pixels per latent, as StableDiffusionXLPipeline computes it."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))

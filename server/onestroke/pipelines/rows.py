@@ -1,0 +1,63 @@
+"""What the verbs pass around: a row on its way to a picture, what a step did to it, how long verbs took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from onestroke.core import GenerationRequest
+from onestroke.errors import OnestrokeError
+from onestroke.pipelines.noise import Noise
+from onestroke.pipelines.samplers import SamplerTable
+from onestroke.pipelines.text import Embedding, Tokens
+
+Progress = Callable[[str, float], None]
+"""Told what is being done and how far along it is, 0 to 1."""
+
+
+class Timed(NamedTuple):
+    """One timed verb: `n` rows (UNet rows for "step") took `seconds`."""
+
+    verb: str
+    n: int
+    seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One picture on its way; latents (channels, h, w) are fp32 on the device."""
+
+    id: int
+    request: GenerationRequest
+    tokens: Tokens
+    negative_tokens: Tokens | None
+    table: SamplerTable
+    noise: Noise
+    latents: torch.Tensor
+    step: int = 0
+    embedding: Embedding | None = None
+    negative: Embedding | None = None
+    error: OnestrokeError | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the prompt was longer than the text encoder reads."""
+        return self.tokens.truncated
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= len(self.table)
+
+    @property
+    def unet_rows(self) -> int:
+        return self.request.unet_rows
+
+
+class Stepped(NamedTuple):
+    """What a step did: rows that are ready to decode, and rows that failed (each with its `error` set)."""
+
+    finished: list[Row]
+    failed: list[Row]

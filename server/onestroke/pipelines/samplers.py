@@ -1,0 +1,193 @@
+"""A sampler is a table, read off diffusers' own scheduler.
+
+Every few-step sampler served here is linear. With the network's output e and fresh noise z, one step is
+
+    x' = a*x + b*e + c*z        (the network sees d*x at timestep t)
+
+and g*x + h*e is the picture so far, for previews. No formula stands in this file: `read_table` feeds `step()`
+unit inputs, takes the coefficients from what comes out, and checks at random points that the scheduler really
+is linear in what it is given now. Memory (multistep solvers), clipping and thresholding fail that check.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import diffusers
+import torch
+
+from onestroke.errors import InvalidRequest, ModelError
+
+SCHEDULERS = {
+    "euler": "EulerDiscreteScheduler",
+    "euler_ancestral": "EulerAncestralDiscreteScheduler",
+    "ddim": "DDIMScheduler",
+    "lcm": "LCMScheduler",
+    "tcd": "TCDScheduler",
+}
+"""Sampler names and the diffusers class that each is read off."""
+
+LINEARITY = 1e-5
+"""How far a scheduler may be from its own table at random points, relative to the largest term there."""
+
+_POINTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: x' = a*x + b*e + c*z, network input d*x at timestep t, preview g*x + h*e."""
+
+    t: float
+    d: float
+    a: float
+    b: float
+    c: float
+    g: float
+    h: float
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerTable:
+    """A sampler over its steps. Sampling starts from x = start * z, z of unit variance."""
+
+    sampler: str
+    start: float
+    steps: tuple[Step, ...]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def scheduler_key(config: Mapping[str, Any]) -> str:
+    """A scheduler's configuration as text: hashable, the same for equal configurations."""
+    return json.dumps(dict(config), sort_keys=True, default=list)
+
+
+def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
+    """The diffusers scheduler that serves `sampler` on a model whose scheduler has `config`.
+
+    Latents are not bounded by one, so clipping (on by default in DDIM) is off unless the model asks for it.
+    Raises InvalidRequest (field "sampler") for a name that is not in SCHEDULERS.
+    """
+    if sampler not in SCHEDULERS:
+        raise InvalidRequest(f"unknown sampler {sampler!r}: give one of {', '.join(SCHEDULERS)}", "sampler")
+    kind = getattr(diffusers, SCHEDULERS[sampler])
+    expected = set(inspect.signature(kind.__init__).parameters)
+    kept = {name: value for name, value in config.items() if name in expected}
+    if "clip_sample" in expected:
+        kept.setdefault("clip_sample", False)
+    return kind.from_config(kept)
+
+
+@lru_cache(maxsize=512)
+def sampler_table(
+    config: str, sampler: str, steps: int, timesteps: tuple[int, ...] | None = None
+) -> SamplerTable:
+    """The table of `sampler` for a model whose scheduler configuration is `config` (see `scheduler_key`).
+
+    Raises InvalidRequest naming "sampler", "steps" or "timesteps" where diffusers cannot sample that way.
+    """
+    scheduler = make_scheduler(json.loads(config), sampler)
+    _check_timesteps(scheduler, sampler, steps, timesteps)
+    try:
+        if timesteps is None:
+            scheduler.set_timesteps(steps)
+        else:
+            scheduler.set_timesteps(timesteps=list(timesteps))
+    except ValueError as error:
+        field = "steps" if timesteps is None else "timesteps"
+        raise InvalidRequest(f"{sampler}: {error}", field) from error
+    try:
+        return read_table(scheduler, sampler)
+    except ModelError as error:
+        raise InvalidRequest(error.message, "sampler") from error
+
+
+def _check_timesteps(scheduler: Any, sampler: str, steps: int, timesteps: tuple[int, ...] | None) -> None:
+    if steps < 1:
+        raise InvalidRequest(f"steps must be at least 1, not {steps}", "steps")
+    if timesteps is None:
+        return
+    if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
+        raise InvalidRequest(f"{sampler} takes no custom timesteps; euler and lcm do", "timesteps")
+    if len(timesteps) != steps:
+        raise InvalidRequest(f"{len(timesteps)} timesteps were given for {steps} steps", "timesteps")
+    last = int(scheduler.config.num_train_timesteps)
+    falling = all(later < earlier for earlier, later in itertools.pairwise(timesteps))
+    if not falling or timesteps[0] >= last or timesteps[-1] < 0:
+        raise InvalidRequest(f"timesteps must fall, within 0 to {last - 1}: {list(timesteps)}", "timesteps")
+
+
+def read_table(scheduler: Any, sampler: str = "") -> SamplerTable:
+    """Read `scheduler`, whose timesteps are set, as a table.
+
+    Raises ModelError that names the scheduler's class when a step is not linear in its sample, output and
+    noise, or is not finite.
+    """
+    name = type(scheduler).__name__
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+    probe = torch.Generator().manual_seed(0)
+    noise = torch.Generator().manual_seed(1)
+    start = float(scheduler.init_noise_sigma)
+    steps: list[Step] = []
+    idle_draw = False
+    for t in scheduler.timesteps:
+        before = noise.get_state()
+        try:
+            step = _read_step(scheduler, t, probe, noise)
+        except (NotImplementedError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise ModelError(f"{name} cannot be read as a table: {error}") from error
+        if idle_draw and step.c:
+            raise ModelError(f"{name} draws noise that it does not use before noise that it does")
+        idle_draw = idle_draw or (not step.c and not torch.equal(before, noise.get_state()))
+        steps.append(step)
+    return SamplerTable(sampler, start, tuple(steps))
+
+
+def _read_step(scheduler: Any, t: torch.Tensor, probe: torch.Generator, noise: torch.Generator) -> Step:
+    """Feed one `step()` the points (x, e) = (0, 0), (1, 0), (0, 1) and random ones, all as one tensor.
+
+    The noise that it adds is known from a copy of its generator. Values are float32 held in float64, since
+    Euler casts its sample to float32.
+    """
+    x = (torch.randn(_POINTS, generator=probe) * 8).double()
+    e = (torch.randn(_POINTS, generator=probe) * 8).double()
+    x[:3] = torch.tensor([0.0, 1.0, 0.0])
+    e[:3] = torch.tensor([0.0, 0.0, 1.0])
+    shape = (1, 1, 8, _POINTS // 8)
+    twin = torch.Generator()
+    twin.set_state(noise.get_state())
+    z = torch.randn(shape, generator=twin, dtype=torch.float64).flatten()
+
+    scaled = scheduler.scale_model_input(x.view(shape), t).flatten().double()
+    takes_noise = "generator" in inspect.signature(scheduler.step).parameters
+    options: dict[str, Any] = {"generator": noise} if takes_noise else {}
+    if "eta" in inspect.signature(scheduler.step).parameters:
+        options["eta"] = 0.0  # as the diffusers pipelines call it
+    after, preview = (
+        part.flatten().double()
+        for part in scheduler.step(e.view(shape), t, x.view(shape), return_dict=False, **options)[:2]
+    )
+
+    c = float(after[0] / z[0])
+    a, b = float(after[1] - c * z[1]), float(after[2] - c * z[2])
+    d, g, h = float(scaled[1]), float(preview[1]), float(preview[2])
+    _check_linear(after, (a, x), (b, e), (c, z))
+    _check_linear(scaled, (d, x))
+    _check_linear(preview, (g, x), (h, e))
+    return Step(float(t), d, a, b, c, g, h)
+
+
+def _check_linear(found: torch.Tensor, *terms: tuple[float, torch.Tensor]) -> None:
+    parts = torch.stack([factor * values for factor, values in terms])
+    off = float((found - parts.sum(0)).abs().max())
+    scale = max(1.0, float(parts.abs().max()))
+    if not off <= LINEARITY * scale:  # not <=: a NaN must fail too
+        raise ValueError(f"its step is not linear (off by {off:.3g} of {scale:.3g})")

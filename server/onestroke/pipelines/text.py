@@ -1,0 +1,123 @@
+"""Prompts to embeddings: SDXL's two CLIPs, one fixed bucket, and a cache bounded in bytes.
+
+Encoding always runs in the same bucket, so that an embedding is a function of its prompt alone and a cached
+one is bit-identical to a fresh one. `hidden_states[-2]` of both encoders stands side by side and the pooled
+output is the second's projection, as in diffusers' StableDiffusionXLPipeline.encode_prompt.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Tokens(NamedTuple):
+    """A tokenized prompt: `ids` holds one int64 tensor (length,) per text encoder, padded to its length."""
+
+    prompt: str
+    ids: tuple[torch.Tensor, ...]
+    truncated: bool
+
+
+class Embedding(NamedTuple):
+    """`hidden` (tokens, features) and `pooled` (features,), both in the compute dtype on the device."""
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.hidden.nbytes + self.pooled.nbytes
+
+
+class EmbeddingCache:
+    """Least recently used embeddings of one model, keyed by prompt, bounded in bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.nbytes = 0
+        self._entries: OrderedDict[str, Embedding] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, prompt: str) -> Embedding | None:
+        found = self._entries.get(prompt)
+        if found is not None:
+            self._entries.move_to_end(prompt)
+        return found
+
+    def put(self, prompt: str, embedding: Embedding) -> None:
+        """Keep `embedding` and forget the least recently used ones beyond `max_bytes`."""
+        self.nbytes += embedding.nbytes
+        if previous := self._entries.pop(prompt, None):
+            self.nbytes -= previous.nbytes
+        self._entries[prompt] = embedding
+        while self.nbytes > self.max_bytes and self._entries:
+            _, oldest = self._entries.popitem(last=False)
+            self.nbytes -= oldest.nbytes
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.nbytes = 0
+
+
+class TextEncoder:
+    """Both tokenizers and both CLIPs of an SDXL model. `tokenize` is thread-safe, `encode` is not."""
+
+    def __init__(
+        self, tokenizers: Sequence[Any], encoders: Sequence[Any], *, bucket: int, cache_bytes: int
+    ) -> None:
+        self.tokenizers = tuple(tokenizers)
+        self.encoders = tuple(encoders)
+        self.bucket = bucket
+        self.cache = EmbeddingCache(cache_bytes)
+        # A fast tokenizer keeps its truncation and padding settings on itself.
+        self._lock = threading.Lock()
+
+    def tokenize(self, prompt: str) -> Tokens:
+        """`prompt` as both encoders read it, cut and padded to their length."""
+        ids, truncated = [], False
+        with self._lock:
+            for tokenizer in self.tokenizers:
+                length = tokenizer.model_max_length
+                found: list[int] = tokenizer(prompt, verbose=False).input_ids
+                if len(found) > length:
+                    truncated = True
+                    found = [*found[: length - 1], found[-1]]
+                ids.append(torch.tensor(found + [tokenizer.pad_token_id] * (length - len(found))))
+        return Tokens(prompt, tuple(ids), truncated)
+
+    def encode(self, wanted: Iterable[Tokens]) -> dict[str, Embedding]:
+        """Embeddings by prompt; those not cached are encoded, `bucket` at a time, each prompt once."""
+        found: dict[str, Embedding] = {}
+        missing: dict[str, Tokens] = {}
+        for tokens in wanted:
+            if embedding := self.cache.get(tokens.prompt):
+                found[tokens.prompt] = embedding
+            else:
+                missing[tokens.prompt] = tokens
+        waiting = list(missing.values())
+        for first in range(0, len(waiting), self.bucket):
+            chunk = waiting[first : first + self.bucket]
+            for tokens, embedding in zip(chunk, self._forward(chunk), strict=True):
+                found[tokens.prompt] = embedding
+                self.cache.put(tokens.prompt, embedding)
+        return found
+
+    def _forward(self, chunk: list[Tokens]) -> list[Embedding]:
+        padded = chunk + [chunk[0]] * (self.bucket - len(chunk))
+        hidden, pooled = [], None
+        for which, encoder in enumerate(self.encoders):
+            ids = torch.stack([tokens.ids[which] for tokens in padded]).to(encoder.device)
+            output = encoder(ids, output_hidden_states=True)
+            hidden.append(output.hidden_states[-2])
+            pooled = output[0]
+        assert pooled is not None
+        joined = torch.cat(hidden, dim=-1)
+        # Copies: a slice would keep its whole bucket alive in the cache.
+        return [Embedding(joined[i].clone(), pooled[i].clone()) for i in range(len(chunk))]
