@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,6 +92,47 @@ CATALOG: dict[str, ModelSpec] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model to serve and, for the log, why it is this one."""
+
+    spec: ModelSpec
+    why: str
+
+
+def choose(name: str) -> Choice:
+    """`auto`: SDXL Turbo where there is an NVIDIA card and its weights are cached, else the embedded model.
+
+    Gigabytes and non-commercial weights are never fetched unasked. Raises ModelError for an unknown name.
+    """
+    if name != "auto":
+        return Choice(resolve(name), "asked for")
+    turbo = CATALOG["sdxl-turbo"]
+    if not has_nvidia_card():
+        return Choice(CATALOG["embedded"], "no NVIDIA card here; --model NAME serves another")
+    if is_cached(turbo):
+        return Choice(turbo, "an NVIDIA card, and its weights are cached")
+    gigabytes = turbo.download_bytes / 1e9
+    return Choice(
+        CATALOG["embedded"],
+        f"SDXL Turbo's weights are not cached; --model sdxl-turbo downloads {gigabytes:.1f} GB "
+        f"({turbo.licence.name}, {turbo.licence.terms})",
+    )
+
+
+def has_nvidia_card() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def is_cached(spec: ModelSpec) -> bool:
+    """Whether the weights are on this machine."""
+    if spec.is_local:
+        return (Path(spec.source) / "model_index.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(spec.source, "model_index.json"), str)
+
+
 def resolve(name: str) -> ModelSpec:
     """The model that `name` (a catalog name or a diffusers folder) stands for.
 
@@ -102,7 +144,9 @@ def resolve(name: str) -> ModelSpec:
     if folder.is_dir():
         return _from_folder(folder)
     if folder.is_file():
-        raise ModelError(f"{name} is a file: single-file checkpoints are not served yet; give a diffusers folder")
+        raise ModelError(
+            f"{name} is a file: single-file checkpoints are not served yet; give a diffusers folder"
+        )
     known = ", ".join(CATALOG)
     raise ModelError(f"no model {name!r}: give one of {known}, or the path of a diffusers folder")
 

@@ -1,0 +1,51 @@
+"""What every face works with, made once by `app.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from onestroke.core import MAX_SEED
+from onestroke.metrics import Metrics
+from onestroke.models.catalog import ModelSpec
+from onestroke.scheduling.scheduler import Scheduler
+from onestroke.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    settings: Settings
+    spec: ModelSpec
+    scheduler: Scheduler
+    metrics: Metrics
+
+    def model_card(self) -> dict[str, object]:
+        """What clients are told of the model: what it is, what its licence allows, what it takes."""
+        spec = self.spec
+        return {
+            "name": spec.name,
+            "description": spec.description,
+            "licence": {
+                "name": spec.licence.name,
+                "terms": spec.licence.terms,
+                "commercial": spec.licence.commercial,
+                "url": spec.licence.url,
+            },
+            "family": spec.family,
+            "sampler": spec.sampler,
+            "default_steps": spec.default_steps,
+            "max_steps": spec.max_steps,
+            "guidance_scale": spec.guidance_scale,
+            "sizes": [list(size) for size in spec.sizes],
+            "max_seed": MAX_SEED - 1,
+        }
+
+
+def get_context(connection: HTTPConnection) -> Context:
+    return cast(Context, connection.app.state.context)
+
+
+Served = Annotated[Context, Depends(get_context)]

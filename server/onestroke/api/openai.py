@@ -1,0 +1,191 @@
+"""OpenAI's face: images/generations and models, as its own SDK speaks them."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from onestroke.api.context import Context, Served
+from onestroke.api.drawing import draw, tenant_of
+from onestroke.api.errors import envelope, status_of
+from onestroke.api.resolve import Ask, resolve
+from onestroke.core import GenerationRequest, ImageFormat, Picture
+from onestroke.errors import InvalidRequest, OnestrokeError, UnknownModel
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+CREATED = 1_767_225_600
+"""The models list wants a time; it is the first edition's (2026-01-01), not the process's start."""
+
+
+class ImageGeneration(BaseModel):
+    """OpenAI's request. What is not among these fields, or not among their values, is refused by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str
+    model: str | None = None
+    n: Annotated[int, Field(ge=1, le=10)] | None = 1
+    size: str | None = Field("auto", description="WIDTHxHEIGHT or auto")
+    quality: Literal["auto", "standard"] | None = "auto"
+    response_format: Literal["url", "b64_json"] | None = "b64_json"
+    output_format: ImageFormat | None = ImageFormat.PNG
+    output_compression: Annotated[int, Field(ge=1, le=100)] | None = None
+    background: Literal["auto", "opaque"] | None = "auto"
+    moderation: Literal["auto", "low"] | None = "auto"
+    style: None = None
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        None, description="An upper bound, as in OpenAI's API: one-step pictures have no partial ones."
+    )
+    stream: bool | None = False
+    user: Annotated[str, Field(max_length=256)] | None = None
+    seed: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    negative_prompt: str | None = None
+
+    def resolve(self, context: Context) -> list[GenerationRequest]:
+        """Raises InvalidRequest."""
+        image_format = self.output_format or ImageFormat.PNG
+        if self.output_compression is not None and image_format is ImageFormat.PNG:
+            raise InvalidRequest(
+                "output_compression is for jpeg and webp; png is lossless", "output_compression"
+            )
+        if self.partial_images and not self.stream:
+            raise InvalidRequest("partial_images needs stream: true", "partial_images")
+        if self.response_format == "url" and (self.stream or context.settings.api_key):
+            raise InvalidRequest("response_format url is not to be had here; use b64_json", "response_format")
+        ask = Ask(
+            prompt=self.prompt,
+            model=self.model,
+            negative_prompt=self.negative_prompt,
+            seed=self.seed,
+            steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            size=self.size,
+            format=image_format,
+            quality=self.output_compression,
+            steps_field="num_inference_steps",
+        )
+        return resolve(ask, context.spec, context.settings.max_prompt_chars, self.n or 1)
+
+
+@router.post("/images/generations", response_model=None)
+async def generate_images(body: ImageGeneration, context: Served, request: Request) -> Response:
+    """Draw `n` pictures in one batch. Extras: seed, num_inference_steps, guidance_scale, negative_prompt."""
+    asked = body.resolve(context)
+    tenant = tenant_of(request, body.user)
+    if body.stream:
+        return StreamingResponse(
+            _events(context, request, asked, tenant),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store"},
+        )
+    pictures = await draw(context, request, asked, tenant)
+    if body.response_format == "url":
+        data = [{"url": picture_url(request, each.request), "seed": each.request.seed} for each in pictures]
+    else:
+        data = [_datum(each) for each in pictures]
+    return _json({"created": int(time.time()), "data": data, **_said(asked[0]), "usage": _usage(pictures)})
+
+
+@router.get("/models")
+async def list_models(context: Served) -> JSONResponse:
+    """OpenAI's list; `onestroke` says more: licence, sizes, steps."""
+    return JSONResponse({"object": "list", "data": [_model(context)]})
+
+
+@router.get("/models/{name}")
+async def show_model(name: str, context: Served) -> JSONResponse:
+    if name != context.spec.name:
+        raise UnknownModel(
+            f"the model {name!r} is not served here; this server has {context.spec.name!r}", "model"
+        )
+    return JSONResponse(_model(context))
+
+
+def picture_url(request: Request, asked: GenerationRequest) -> str:
+    """A link that draws the same picture again: same request, same picture, so nothing needs to be kept."""
+    query: dict[str, Any] = {
+        "prompt": asked.prompt,
+        "seed": asked.seed,
+        "steps": asked.steps,
+        "guidance_scale": asked.guidance_scale,
+        "size": f"{asked.width}x{asked.height}",
+        "format": asked.format.value,
+    }
+    if asked.format is not ImageFormat.PNG:
+        query["quality"] = asked.quality
+    if asked.negative_prompt is not None:
+        query["negative_prompt"] = asked.negative_prompt
+    return f"{request.base_url}v1/generate?{urlencode(query)}"
+
+
+def _model(context: Context) -> dict[str, Any]:
+    return {
+        "id": context.spec.name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": "onestroke",
+        "onestroke": context.model_card(),
+    }
+
+
+def _datum(picture: Picture) -> dict[str, Any]:
+    return {
+        "b64_json": base64.b64encode(picture.data).decode(),
+        "seed": picture.request.seed,
+        "truncated": picture.truncated,
+    }
+
+
+def _said(asked: GenerationRequest) -> dict[str, Any]:
+    return {
+        "background": "opaque",
+        "output_format": asked.format.value,
+        "quality": "auto",
+        "size": f"{asked.width}x{asked.height}",
+    }
+
+
+def _usage(pictures: Sequence[Picture]) -> dict[str, Any]:
+    """The contract wants token counts; nothing is charged by token here, and the prompt's are not counted."""
+    return {
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "total_tokens": 0,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    }
+
+
+async def _events(
+    context: Context, request: Request, asked: Sequence[GenerationRequest], tenant: str
+) -> AsyncIterator[bytes]:
+    """One `image_generation.completed` per picture; an error ends the stream as the SDK expects it."""
+    try:
+        for picture in await draw(context, request, asked, tenant):
+            event = {
+                "type": "image_generation.completed",
+                **_datum(picture),
+                "created_at": int(time.time()),
+                **_said(picture.request),
+                "usage": _usage([picture]),
+            }
+            yield b"event: image_generation.completed\ndata: " + msgspec.json.encode(event) + b"\n\n"
+    except OnestrokeError as error:
+        _, kind = status_of(error)
+        body = envelope(error.message, kind, getattr(error, "field", None), error.code)
+        yield b"event: error\ndata: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def _json(body: dict[str, Any]) -> Response:
+    """msgspec: base64 of ten pictures is megabytes, and the stdlib's encoder would hold up the event loop."""
+    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -1,0 +1,100 @@
+"""From what a face was asked to fully resolved requests; every refusal names the field and the cure."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import unicodedata
+from dataclasses import dataclass
+
+from onestroke.core import MAX_SEED, GenerationRequest, ImageFormat
+from onestroke.errors import InvalidRequest, UnknownModel
+from onestroke.models.catalog import SAMPLERS, ModelSpec
+
+MAX_GUIDANCE = 30.0
+DEFAULT_QUALITY = 85
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a caller said; None where it said nothing. `size` is "WIDTHxHEIGHT" or "auto"."""
+
+    prompt: str
+    model: str | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    sampler: str | None = None
+    size: str | None = None
+    format: ImageFormat = ImageFormat.JPEG
+    quality: int | None = None
+    steps_field: str = "steps"
+
+
+def resolve(ask: Ask, spec: ModelSpec, max_prompt_chars: int, n: int = 1) -> list[GenerationRequest]:
+    """`n` requests, picture i with seed + i. Raises InvalidRequest (UnknownModel for the model)."""
+    if ask.model not in (None, "auto", spec.name):
+        raise UnknownModel(
+            f"the model {ask.model!r} is not served here; this server has {spec.name!r}", "model"
+        )
+    check_text(ask.prompt, "prompt", max_prompt_chars)
+    if not ask.prompt.strip():
+        raise InvalidRequest("prompt is empty: say what to draw", "prompt")
+    if ask.negative_prompt is not None:
+        check_text(ask.negative_prompt, "negative_prompt", max_prompt_chars)
+    seed = secrets.randbelow(2**32) if ask.seed is None else ask.seed
+    if not 0 <= seed <= MAX_SEED - n:
+        raise InvalidRequest(f"seed must be from 0 to 2^53 - n, got {seed}", "seed")
+    steps = spec.default_steps if ask.steps is None else ask.steps
+    if not 1 <= steps <= spec.max_steps:
+        raise InvalidRequest(f"{ask.steps_field} must be from 1 to {spec.max_steps}", ask.steps_field)
+    guidance = spec.guidance_scale if ask.guidance_scale is None else ask.guidance_scale
+    if not (math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
+        raise InvalidRequest(f"guidance_scale must be from 0 to {MAX_GUIDANCE:g}", "guidance_scale")
+    if ask.negative_prompt is not None and guidance <= 1:
+        raise InvalidRequest(
+            "negative_prompt has no effect unless guidance_scale is above 1: raise it or leave it out",
+            "negative_prompt",
+        )
+    sampler = ask.sampler or spec.sampler
+    if sampler not in SAMPLERS:
+        raise InvalidRequest(f"sampler must be one of {', '.join(SAMPLERS)}", "sampler")
+    if ask.quality is not None and not 1 <= ask.quality <= 100:
+        raise InvalidRequest("quality must be from 1 to 100", "quality")
+    width, height = _size(ask.size, spec)
+    timesteps = dict(spec.timesteps).get(steps) if sampler == spec.sampler else None
+    return [
+        GenerationRequest(
+            model=spec.name,
+            prompt=ask.prompt,
+            seed=seed + i,
+            steps=steps,
+            guidance_scale=guidance,
+            negative_prompt=ask.negative_prompt,
+            sampler=sampler,
+            timesteps=timesteps,
+            width=width,
+            height=height,
+            format=ask.format,
+            quality=DEFAULT_QUALITY if ask.quality is None else ask.quality,
+        )
+        for i in range(n)
+    ]
+
+
+def check_text(text: str, field: str, max_chars: int) -> None:
+    """Text that a tokenizer can take. Raises InvalidRequest."""
+    if len(text) > max_chars:
+        raise InvalidRequest(f"{field} has {len(text)} characters; at most {max_chars} are taken", field)
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in text):
+        raise InvalidRequest(f"{field} holds control characters: it must be plain text", field)
+
+
+def _size(size: str | None, spec: ModelSpec) -> tuple[int, int]:
+    if size in (None, "auto"):
+        return spec.default_size
+    known = {f"{width}x{height}": (width, height) for width, height in spec.sizes}
+    if size not in known:
+        raise InvalidRequest(f"size must be auto or one of {', '.join(known)}, got {size!r}", "size")
+    return known[size]

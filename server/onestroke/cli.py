@@ -1,0 +1,188 @@
+"""`onestroke serve | generate | models | doctor`: flags in, the right part started.
+
+Heavy imports happen inside the commands: `--help` and a wrong flag answer at once, and nothing here ever
+imports torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onestroke import __version__
+from onestroke.errors import OnestrokeError
+
+cli = typer.Typer(
+    name="onestroke",
+    help="Real-time text-to-image server: type, and a fresh picture follows every key.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelFlag = Annotated[
+    str | None, typer.Option(help="auto, a catalog name (see `onestroke models`), or a diffusers folder.")
+]
+DeviceFlag = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+DTypeFlag = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
+ThreadsFlag = Annotated[int | None, typer.Option(help="CPU threads of the worker; 0: all cores.")]
+
+
+def main() -> None:
+    try:
+        cli()
+    except OnestrokeError as error:
+        fail(error.message)
+
+
+def fail(message: str) -> None:
+    typer.secho(f"onestroke: {message}", err=True, fg="red")
+    raise SystemExit(1)
+
+
+@cli.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"onestroke {__version__}")
+        raise typer.Exit
+
+
+@cli.command()
+def serve(
+    model: ModelFlag = None,
+    device: DeviceFlag = None,
+    dtype: DTypeFlag = None,
+    threads: ThreadsFlag = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0: any free one. [default: 8000]")
+    ] = None,
+    allowed_hosts: Annotated[
+        str | None, typer.Option(help="Host names to answer to, comma-separated.")
+    ] = None,
+    allowed_origins: Annotated[
+        str | None, typer.Option(help="Foreign origins whose pages may call, comma-separated.")
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(help="UNet rows in one pass, at most. [default: 8]")
+    ] = None,
+    pass_budget: Annotated[
+        float | None, typer.Option(help="Longest pass in seconds; 0: chosen from what passes cost.")
+    ] = None,
+    bulk_share: Annotated[
+        float | None, typer.Option(help="Share of a pass kept for apps while people type.")
+    ] = None,
+    max_backlog: Annotated[
+        int | None, typer.Option(help="Waiting REST pictures; beyond: 429. [default: 256]")
+    ] = None,
+    max_wait: Annotated[
+        float | None, typer.Option(help="Longest expected wait in seconds; beyond: 429.")
+    ] = None,
+    request_timeout: Annotated[
+        float | None, typer.Option(help="An accepted request is answered within this.")
+    ] = None,
+    max_sessions: Annotated[
+        int | None, typer.Option(help="Typing sessions at a time. [default: 256]")
+    ] = None,
+    max_prompt_chars: Annotated[
+        int | None, typer.Option(help="Longest prompt accepted. [default: 4000]")
+    ] = None,
+    drain_timeout: Annotated[
+        float | None, typer.Option(help="Longest wait for accepted work when stopping.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Serve the page, the typing socket and the REST faces. Every flag is also an ONESTROKE_* variable.
+
+    A key for all /v1 routes is taken from ONESTROKE_API_KEY only: flags are visible to other users.
+    """
+    settings = _settings(locals())
+    from onestroke.serving import run
+
+    raise SystemExit(run(settings))
+
+
+@cli.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write; .jpg, .png or .webp says the format.")
+    ] = Path("picture.png"),
+    seed: Annotated[int | None, typer.Option(help="Same seed, same picture; random if not given.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the sampler; the model's own number if not given.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; the model's own size if not given.")] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=64, help="Pictures; picture i has seed + i.")] = 1,
+    model: ModelFlag = None,
+    device: DeviceFlag = None,
+    dtype: DTypeFlag = None,
+    threads: ThreadsFlag = None,
+) -> None:
+    """Draw without a server: load the model, draw, write the files."""
+    from onestroke.generating import generate_files
+
+    settings = _settings({"model": model, "device": device, "dtype": dtype, "threads": threads})
+    asyncio.run(generate_files(settings, prompt, output, seed=seed, steps=steps, size=size, n=number))
+
+
+@cli.command()
+def models() -> None:
+    """List the catalog: what each model is, its licence, and whether its weights are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from onestroke.models.catalog import CATALOG, is_cached
+
+    table = Table("name", "steps", "size", "licence", "weights", "what it is")
+    for spec in CATALOG.values():
+        sizes = ", ".join(f"{width}x{height}" for width, height in spec.sizes)
+        licence = f"{spec.licence.name} ({spec.licence.terms})"
+        table.add_row(
+            spec.name,
+            str(spec.default_steps),
+            sizes,
+            licence,
+            "here" if is_cached(spec) else "not here",
+            spec.description,
+        )
+    Console().print(table)
+
+
+@cli.command()
+def doctor(
+    port: Annotated[int, typer.Option(help="Port that the server is to use.")] = 8000,
+) -> None:
+    """Check this machine: Python, torch, device, weights, port; say what to do about what is missing."""
+    from onestroke.doctor import examine
+
+    problems = 0
+    for finding in examine(port):
+        problems += not finding.ok
+        typer.secho("ok   " if finding.ok else "FAIL ", fg="green" if finding.ok else "red", nl=False)
+        typer.echo(f"{finding.what}: {finding.found}")
+        if finding.cure:
+            typer.echo(f"     -> {finding.cure}")
+    raise SystemExit(1 if problems else 0)
+
+
+def _settings(flags: dict[str, Any]) -> Any:
+    """Flags over environment over defaults; a wrong value names its flag."""
+    from pydantic import ValidationError
+
+    from onestroke.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0])
+        fail(f"--{name.replace('_', '-')} (or ONESTROKE_{name.upper()}): {problem['msg']}")
+        raise

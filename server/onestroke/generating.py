@@ -1,0 +1,78 @@
+"""`onestroke generate`: the same worker and scheduler as the server's, without the server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from onestroke.api.resolve import Ask, resolve
+from onestroke.app import serving, until_ready
+from onestroke.core import GenerationRequest, ImageFormat
+from onestroke.errors import InvalidRequest
+from onestroke.metrics import Metrics
+from onestroke.models.catalog import choose
+from onestroke.scheduling.rows import Lane
+from onestroke.scheduling.scheduler import Scheduler
+from onestroke.settings import Settings
+
+FORMATS = {
+    ".jpg": ImageFormat.JPEG,
+    ".jpeg": ImageFormat.JPEG,
+    ".png": ImageFormat.PNG,
+    ".webp": ImageFormat.WEBP,
+}
+
+
+async def generate_files(
+    settings: Settings,
+    prompt: str,
+    output: Path,
+    *,
+    seed: int | None,
+    steps: int | None,
+    size: str | None,
+    n: int,
+) -> None:
+    """Draw and write `n` files, NAME.png or NAME-0.png and so on. Raises OnestrokeError."""
+    if output.suffix.lower() not in FORMATS:
+        raise InvalidRequest(f"--output must end in one of {', '.join(FORMATS)}", "output")
+    if not output.parent.is_dir():
+        raise InvalidRequest(f"--output: there is no folder {output.parent}", "output")
+    spec = choose(settings.model).spec
+    ask = Ask(prompt, seed=seed, steps=steps, size=size, format=FORMATS[output.suffix.lower()])
+    requests = resolve(ask, spec, settings.max_prompt_chars, n)
+    async with serving(settings, spec, Metrics(), quiet=True) as scheduler:
+        with _bars() as bars:
+            await _warm_up(scheduler, bars, spec.name)
+            await _draw(scheduler, bars, requests, output)
+
+
+async def _warm_up(scheduler: Scheduler, bars: Progress, name: str) -> None:
+    task = bars.add_task(f"loading {name}", total=1.0)
+
+    def show() -> None:
+        progress = scheduler.progress()
+        bars.update(task, description=progress.stage, completed=progress.fraction)
+
+    unwatch = scheduler.watch(show)
+    await until_ready(scheduler)
+    unwatch()
+
+
+async def _draw(
+    scheduler: Scheduler, bars: Progress, requests: list[GenerationRequest], output: Path
+) -> None:
+    task = bars.add_task("drawing", total=len(requests))
+    tickets = [scheduler.submit(each, lane=Lane.BULK, tenant="cli", timeout=3600.0) for each in requests]
+    for i, ticket in enumerate(tickets):
+        picture = await ticket.picture
+        path = output if len(requests) == 1 else output.with_stem(f"{output.stem}-{i}")
+        await asyncio.to_thread(path.write_bytes, picture.data)
+        bars.update(task, advance=1)
+        bars.console.print(f"{path}  seed {picture.request.seed}", highlight=False)
+
+
+def _bars() -> Progress:
+    return Progress(TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn(), transient=True)

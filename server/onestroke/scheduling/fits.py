@@ -1,0 +1,89 @@
+"""What a pass will cost: one least-squares line per verb over its last passes.
+
+BentoML's adaptive batching fits pass time = a*n + b in the same way; here each verb has its own line, because
+a pass mixes them in any proportion.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+WINDOW = 50
+VERBS = ("encode", "step", "decode")
+
+
+@dataclass(slots=True)
+class Line:
+    """seconds = base + slope * n over the last WINDOW observations, neither below zero."""
+
+    points: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    base: float = 0.0
+    slope: float = 0.0
+
+    def observe(self, n: int, seconds: float) -> None:
+        self.points.append((n, seconds))
+        count = len(self.points)
+        mean_n = sum(n for n, _ in self.points) / count
+        mean_s = sum(s for _, s in self.points) / count
+        spread = sum((n - mean_n) ** 2 for n, _ in self.points)
+        if spread == 0:  # one batch size seen: keep the known shape, move it to the new level
+            known = self.base + self.slope * mean_n
+            scale = mean_s / known if known > 0 else 0.0
+            self.base, self.slope = (
+                (self.base * scale, self.slope * scale) if scale else (0.0, mean_s / mean_n)
+            )
+            return
+        covariance = sum((n - mean_n) * (s - mean_s) for n, s in self.points)
+        self.slope = max(0.0, covariance / spread)
+        self.base = max(0.0, mean_s - self.slope * mean_n)
+        if self.base == 0.0:
+            self.slope = mean_s / mean_n
+
+    def predict(self, n: int) -> float:
+        return self.base + self.slope * n if n else 0.0
+
+
+class Fits:
+    """The three lines of one worker."""
+
+    def __init__(self) -> None:
+        self._lines = {verb: Line() for verb in VERBS}
+
+    def observe(self, samples: Iterable[tuple[str, int, float]]) -> None:
+        """Take (verb, n, seconds) in; n is rows, for a step UNet rows (a guided row is two)."""
+        for verb, n, seconds in samples:
+            if n > 0:
+                self._lines[verb].observe(n, seconds)
+
+    def predict(self, *, encode: int = 0, step: int = 0, decode: int = 0) -> float:
+        """Seconds that a pass of these row counts will take."""
+        return (
+            self._lines["encode"].predict(encode)
+            + self._lines["step"].predict(step)
+            + self._lines["decode"].predict(decode)
+        )
+
+    def one_step(self, rows: int) -> float:
+        """Seconds of a pass in which `rows` one-step pictures are encoded, stepped and decoded."""
+        return self.predict(encode=rows, step=rows, decode=rows)
+
+    def work(self, steps: int, unet_rows: int, batch: int) -> float:
+        """Seconds of device time that one picture takes as its share of full passes of `batch` rows."""
+        share = self.predict(encode=batch, decode=batch) + steps * unet_rows * self.predict(step=batch)
+        return share / batch
+
+    def knee(self, max_rows: int, share: float = 0.9) -> float:
+        """Seconds of the smallest one-step pass that reaches `share` of the best pictures per second.
+
+        Beyond it a larger batch buys little throughput and costs every row in it latency.
+        """
+        best = max(
+            (rows / self.one_step(rows) for rows in range(1, max_rows + 1) if self.one_step(rows)), default=0
+        )
+        for rows in range(1, max_rows + 1):
+            seconds = self.one_step(rows)
+            if seconds == 0 or rows / seconds >= share * best:
+                return seconds
+        return self.one_step(max_rows)

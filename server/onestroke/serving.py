@@ -1,0 +1,111 @@
+"""`onestroke serve`: uvicorn around the app, told to drain before it closes a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+
+import structlog
+import uvicorn
+
+from onestroke.api.context import Context
+from onestroke.app import create_app
+from onestroke.models.catalog import choose
+from onestroke.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn closes sockets at the first signal; here accepted work is finished before that."""
+
+    failed = False
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Unready, sessions told, accepted work answered; then close. A second Ctrl-C cuts it short."""
+        context: Context = self.config.app.state.context  # type: ignore[union-attr]
+        drained = asyncio.ensure_future(context.scheduler.drained())
+        while not drained.done() and not self.force_exit:
+            await asyncio.wait([drained], timeout=0.1)
+        drained.cancel()
+        await super().shutdown(sockets)
+
+    def give_up(self) -> None:
+        """The model can never be served: leave with a failure instead of answering 503 for ever."""
+        self.failed = True
+        self.should_exit = True
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal; returns the exit status. Raises ModelError when there is no such model."""
+    configure_logging(settings)
+    choice = choose(settings.model)
+    spec = choice.spec
+    log.info("model", name=spec.name, why=choice.why)
+    log.info("licence", name=spec.licence.name, terms=spec.licence.terms, url=spec.licence.url or None)
+    listener = bind(settings)
+    host, port = listener.getsockname()[:2]
+    app = create_app(settings, spec, on_fatal=lambda: server.give_up())
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_ping_interval=17.0,
+        ws_ping_timeout=20.0,
+        ws_max_size=1 << 18,
+        timeout_keep_alive=75,
+        server_header=False,
+        lifespan="on",
+    )
+    server = Server(config)
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    sys.stderr.write(f"Onestroke is at http://{f'[{shown}]' if ':' in shown else shown}:{port}\n")
+    sys.stderr.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    return 1 if server.failed else 0
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket, made before anything slow. Raises SystemExit with the cure when the port is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    if os.name == "posix":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SystemExit(
+            f"onestroke: cannot listen on {settings.host}:{settings.port} ({reason}); "
+            "choose another with --port, or --port 0 for any free one"
+        ) from error
+    return listener
+
+
+def configure_logging(settings: Settings) -> None:
+    """structlog for everything, uvicorn's own lines included only from warnings up."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso" if settings.log_format == "json" else "%H:%M:%S"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )

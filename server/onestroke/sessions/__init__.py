@@ -1,0 +1,1 @@
+"""A typing session as pure logic: latest wins, sequence numbers never go backwards. No I/O."""

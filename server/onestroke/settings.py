@@ -1,0 +1,64 @@
+"""Every setting, once: a flag of `onestroke serve`, an `ONESTROKE_*` variable, a default that makes sense."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Frozen; derived values are properties. Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="ONESTROKE_", frozen=True, extra="forbid")
+
+    model: str = Field("auto", description="Catalog name, or a diffusers folder.")
+    device: Device = Field("auto", description="Where passes run.")
+    dtype: DType = Field("auto", description="Arithmetic of the network; auto: the fastest safe one.")
+    threads: int = Field(0, ge=0, description="CPU threads of the worker; 0: all cores.")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
+    allowed_hosts: Names = Field((), description="Host names to answer to (comma-separated).")
+    allowed_origins: Names = Field((), description="Foreign origins whose pages may call (comma-separated).")
+    api_key: str | None = Field(None, description="If set, every /v1 route wants it as a bearer token.")
+
+    max_batch: int = Field(8, ge=1, le=64, description="UNet rows in one pass, at most.")
+    pass_budget: float = Field(
+        0.0, ge=0, description="Longest pass; 0: the shortest that reaches 90% of the best throughput."
+    )
+    bulk_share: float = Field(
+        0.25, ge=0, le=1, description="Share of a pass kept for apps while people type."
+    )
+    max_backlog: int = Field(256, ge=1, description="Waiting REST pictures; more are refused with 429.")
+    max_wait: float = Field(10.0, gt=0, description="Expected wait beyond which a request is refused.")
+    request_timeout: float = Field(30.0, gt=0, description="An accepted request is answered within this.")
+    max_sessions: int = Field(256, ge=1, description="Typing sessions at a time.")
+    max_prompt_chars: int = Field(4000, ge=1, description="Longest prompt accepted.")
+    drain_timeout: float = Field(30.0, gt=0, description="How long shutting down waits for accepted work.")
+
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level shown.")
+
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False

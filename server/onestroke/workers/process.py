@@ -1,0 +1,208 @@
+"""The worker process: owns one device, takes passes in, gives finished and encoded pictures out.
+
+Three threads: the receiver prepares rows while the device is busy and notices when the front is gone; the
+main thread owns the device; an image thread turns pixels into JPEG, PNG or WebP off the device's path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any
+
+from onestroke.core import GenerationRequest
+from onestroke.errors import GenerationFailed, InvalidRequest, to_wire
+from onestroke.workers.engine import Engine, WorkerConfig, load_engine
+from onestroke.workers.messages import (
+    Drop,
+    Failed,
+    Pass,
+    PassDone,
+    PictureDone,
+    Prepare,
+    Progress,
+    Ready,
+    Reply,
+    RowFailed,
+    Sample,
+    Stop,
+)
+
+
+def main(connection: Connection, config: WorkerConfig) -> None:
+    """Entry point of the spawned process; returns when told to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to handle: it drains, then says Stop
+    WorkerProcess(connection, config).run()
+
+
+class WorkerProcess:
+    def __init__(self, connection: Connection, config: WorkerConfig) -> None:
+        self._connection = connection
+        self._config = config
+        self._sending = threading.Lock()
+        self._passes: queue.SimpleQueue[Pass | None] = queue.SimpleQueue()
+        self._rows: dict[int, Any] = {}
+        self._step_seconds: dict[int, float] = {}
+        self._encode_seconds: dict[int, float] = {}
+        self._images = ThreadPoolExecutor(1, thread_name_prefix="images")
+        self._engine: Engine
+        self._serving = False
+
+    def run(self) -> None:
+        threading.Thread(target=self._receive, name="receiver", daemon=True).start()
+        try:
+            self._engine = load_engine(self._config, self._report)
+            samples = self._engine.warm_up(self._report)
+        except Exception as error:
+            self._send(Failed(to_wire(error)))
+            return
+        engine, self._serving = self._engine, True
+        timed = tuple(Sample(*sample) for sample in samples)
+        dtype = str(engine.dtype).removeprefix("torch.")
+        self._send(Ready(str(engine.device), dtype, engine.threads, os.getpid(), timed))
+        while (order := self._passes.get()) is not None:
+            self._run_pass(order)
+        self._images.shutdown()
+
+    # -- receiver thread ------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                command = self._connection.recv()
+            except (EOFError, OSError):
+                os._exit(0)  # the front is gone: nobody is left to answer
+            match command:
+                case Prepare():
+                    for row_id, request in command.rows:
+                        self._prepare(row_id, request)
+                case Drop():
+                    for row_id in command.rows:
+                        self._forget(row_id)
+                case Pass():
+                    self._passes.put(command)
+                case Stop():
+                    if not self._serving:
+                        os._exit(0)  # loading cannot be interrupted, and nothing is owed yet
+                    self._passes.put(None)
+                    return
+
+    def _prepare(self, row_id: int, request: GenerationRequest) -> None:
+        try:
+            self._rows[row_id] = self._engine.prepare(row_id, request)
+        except Exception as error:
+            self._fail(row_id, error)
+
+    def _forget(self, row_id: int) -> None:
+        self._rows.pop(row_id, None)
+        self._step_seconds.pop(row_id, None)
+        self._encode_seconds.pop(row_id, None)
+
+    # -- device thread --------------------------------------------------------------------------------------
+
+    def _run_pass(self, order: Pass) -> None:
+        samples = [*self._encode(order.encode), *self._step(order.step), *self._decode(order)]
+        self._send(PassDone(order.id, tuple(samples)))
+
+    def _alive(self, ids: Sequence[int]) -> list[int]:
+        """Rows dropped or failed on the way are simply no longer there."""
+        return [row_id for row_id in ids if row_id in self._rows]
+
+    def _encode(self, ids: Sequence[int]) -> list[Sample]:
+        began = time.perf_counter()
+        self._guarded(self._alive(ids), lambda part: self._engine.encode([self._rows[each] for each in part]))
+        seconds, encoded = time.perf_counter() - began, self._alive(ids)
+        self._encode_seconds.update(dict.fromkeys(encoded, seconds))
+        return [Sample("encode", len(encoded), seconds)] if encoded else []
+
+    def _step(self, ids: Sequence[int]) -> list[Sample]:
+        began, unet_rows = time.perf_counter(), 0
+
+        def step(part: Sequence[int]) -> None:
+            nonlocal unet_rows
+            rows = [self._rows[row_id] for row_id in part]
+            for row in self._engine.step(rows).failed:
+                self._fail(row.id, row.error or GenerationFailed("its step failed"))
+            unet_rows += sum(row.request.unet_rows for row in rows)
+
+        self._guarded(self._alive(ids), step)
+        seconds = time.perf_counter() - began
+        for row_id in self._alive(ids):
+            self._step_seconds[row_id] = self._step_seconds.get(row_id, 0.0) + seconds
+        return [Sample("step", unet_rows, seconds)] if unet_rows else []
+
+    def _decode(self, order: Pass) -> list[Sample]:
+        began, decoded = time.perf_counter(), 0
+
+        def decode(part: Sequence[int]) -> None:
+            nonlocal decoded
+            for rows, arrays in self._engine.decode([self._rows[row_id] for row_id in part]):
+                seconds = time.perf_counter() - began
+                decoded += len(rows)
+                for row, pixels in zip(rows, arrays, strict=True):
+                    self._images.submit(self._finish, row, pixels, len(order.step), seconds)
+
+        self._guarded(self._alive(order.decode), decode)
+        return [Sample("decode", decoded, time.perf_counter() - began)] if decoded else []
+
+    def _guarded(self, ids: list[int], verb: Callable[[Sequence[int]], None]) -> None:
+        """Run a verb; when it raises, halve the rows until only those that cannot be served fail."""
+        if not ids:
+            return
+        try:
+            verb(ids)
+        except Exception as error:
+            if len(ids) == 1:
+                self._fail(ids[0], error)
+                return
+            half = len(ids) // 2
+            self._guarded(self._alive(ids[:half]), verb)
+            self._guarded(self._alive(ids[half:]), verb)
+
+    # -- image thread ---------------------------------------------------------------------------------------
+
+    def _finish(self, row: Any, pixels: Any, batch_size: int, decode_seconds: float) -> None:
+        from onestroke.pipelines.images import encode_image  # late: the double's processes need no codecs
+
+        began = time.perf_counter()
+        if row.id not in self._rows:
+            return
+        try:
+            data = encode_image(pixels, row.request)
+        except Exception as error:
+            self._fail(row.id, error)
+            return
+        done = PictureDone(
+            row.id,
+            data,
+            row.truncated,
+            batch_size,
+            self._encode_seconds.get(row.id, 0.0),
+            self._step_seconds.get(row.id, 0.0),
+            decode_seconds,
+            time.perf_counter() - began,
+        )
+        self._forget(row.id)
+        self._send(done)
+
+    # -- any thread -----------------------------------------------------------------------------------------
+
+    def _fail(self, row_id: int, error: Exception) -> None:
+        self._forget(row_id)
+        if not isinstance(error, InvalidRequest | GenerationFailed):
+            error = GenerationFailed(f"{type(error).__name__}: {error}")
+        self._send(RowFailed(row_id, to_wire(error)))
+
+    def _report(self, stage: str, fraction: float) -> None:
+        self._send(Progress(stage, fraction))
+
+    def _send(self, reply: Reply) -> None:
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.send(reply)
