@@ -1,0 +1,42 @@
+/** A picture as text: the page's own address, a file name, a curl command. */
+
+/**
+ * The words and the seed live in the page's hash, so that a link draws the same picture.
+ * @returns {{prompt: string, seed: number|undefined, steps: number|undefined}}
+ */
+export function readHash(hash = location.hash) {
+  const values = new URLSearchParams(hash.slice(1));
+  return {
+    prompt: values.get("prompt") ?? "",
+    seed: wholeNumber(values.get("seed")),
+    steps: wholeNumber(values.get("steps")),
+  };
+}
+
+/** @param {{prompt: string, seed: number, steps: number}} state */
+export function writeHash({ prompt, seed, steps }) {
+  const hash = prompt === "" ? "" : `#${new URLSearchParams({ prompt, seed, steps })}`;
+  // replaceState, not the hash itself: the back button leaves the page, it does not walk through every word.
+  history.replaceState(null, "", location.pathname + location.search + hash);
+}
+
+/** @param {string|null} text @returns {number|undefined} a number that a seed may be */
+export function wholeNumber(text) {
+  if (text === null || !/^\d{1,16}$/.test(text)) return undefined;
+  const number = Number(text);
+  return Number.isSafeInteger(number) ? number : undefined;
+}
+
+const EXTENSIONS = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp" };
+
+/** @param {{prompt: string, seed: number, blob: Blob}} sheet */
+export function fileName({ prompt, seed, blob }) {
+  const words = prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
+  return `${words.join("-").slice(0, 60)}-${seed}.${EXTENSIONS[blob.type] ?? "img"}`;
+}
+
+/** A command for a POSIX shell. @param {string} url @param {string} file */
+export function curlCommand(url, file) {
+  const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+  return `curl --fail --output ${quoted(file)} ${quoted(url)}`;
+}
