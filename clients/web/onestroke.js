@@ -256,8 +256,9 @@ export class OnestrokeStream extends EventTarget {
   /** Sends the latest state if this socket has not seen it, then holds back until the frame is over. */
   #flush() {
     this.#frame = 0;
-    if (this.#state === "draining") return this.#moveOn();
-    if (this.#state !== "ready" || !this.lagging || this.#sent >= this.#latest.seq) return;
+    if (!this.lagging || this.#sent >= this.#latest.seq) return;
+    if (this.#state === "draining") this.#moveOn();
+    if (this.#state !== "ready") return;
     const { seq, prompt, options } = this.#latest;
     const seed = options.seed ?? this.#seed;
     if (!this.#send({ type: "generate", seq, prompt, ...options, seed })) return;

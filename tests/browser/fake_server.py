@@ -23,7 +23,7 @@ import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -35,7 +35,11 @@ SESSION_SEED = 4242
 MODEL: dict[str, Any] = {
     "name": "embedded",
     "description": "A small model for tests",
-    "licence": {"name": "Apache-2.0", "terms": "commercial use allowed", "url": "https://www.apache.org/licenses/"},
+    "licence": {
+        "name": "Apache-2.0",
+        "terms": "commercial use allowed",
+        "url": "https://www.apache.org/licenses/",
+    },
     "default_steps": 1,
     "max_steps": 8,
     "sizes": [[512, 512]],
@@ -101,7 +105,12 @@ class Session:
                 await self.websocket.send_json({"type": "status", "stage": stage, "fraction": fraction})
                 await asyncio.sleep(behaviour.warmup_step)
             if not behaviour.silent:
-                ready = {"type": "ready", "session": "s1", "model": behaviour.model, "limits": behaviour.limits}
+                ready = {
+                    "type": "ready",
+                    "session": "s1",
+                    "model": behaviour.model,
+                    "limits": behaviour.limits,
+                }
                 await self.websocket.send_json(ready)
             painter = asyncio.create_task(self._paint())
             while True:
@@ -122,7 +131,9 @@ class Session:
         behaviour = self.server.behaviour
         match message["type"]:
             case "generate" if behaviour.errors:
-                await self.websocket.send_json({"type": "error", "seq": message["seq"], **behaviour.errors.pop(0)})
+                await self.websocket.send_json(
+                    {"type": "error", "seq": message["seq"], **behaviour.errors.pop(0)}
+                )
             case "generate":
                 if self.waiting:
                     await self.websocket.send_json({"type": "superseded", "through": self.waiting["seq"]})
@@ -172,6 +183,7 @@ class FakeServer:
         self.draw = draw
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._port = _free_port()
         self.url = f"http://127.0.0.1:{self._port}"
 
@@ -184,7 +196,9 @@ class FakeServer:
 
     def start(self) -> None:
         """Also after `stop`: it comes back at the same address."""
-        config = uvicorn.Config(self._app(), port=self._port, log_level="critical", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            self._app(), port=self._port, log_level="critical", timeout_graceful_shutdown=1
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -227,9 +241,8 @@ class FakeServer:
                 self._do(session.websocket.close(code))
 
     def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        assert self._server
-        loop = self._loop
-        asyncio.run_coroutine_threadsafe(coroutine, loop).result(5)
+        assert self._loop
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(5)
 
     def _app(self) -> Starlette:
         async def page(_: Request) -> Response:
@@ -237,9 +250,23 @@ class FakeServer:
 
         async def picture(request: Request) -> Response:
             query = request.query_params
+            if not query["prompt"]:
+                error = {
+                    "code": "invalid_request",
+                    "message": "The prompt is empty.",
+                    "param": "prompt",
+                    "type": "",
+                }
+                return JSONResponse({"error": error}, 400)
             image_format = query.get("format", "jpeg")
             data = self.draw(query["prompt"], int(query.get("seed", SESSION_SEED)), (512, 512), image_format)
             return Response(data, media_type=f"image/{image_format}")
+
+        async def models(_: Request) -> Response:
+            return JSONResponse({"object": "list", "data": [{"id": "embedded", "onestroke": MODEL}]})
+
+        async def blank(_: Request) -> Response:
+            return HTMLResponse('<!doctype html><link rel="icon" href="data:,">')
 
         async def stream(websocket: WebSocket) -> None:
             self._loop = asyncio.get_running_loop()
@@ -248,6 +275,8 @@ class FakeServer:
         return Starlette(
             routes=[
                 Route("/", page),
+                Route("/blank", blank),
+                Route("/v1/models", models),
                 Route("/v1/generate", picture),
                 WebSocketRoute("/v1/stream", stream),
                 Mount("/static", StaticFiles(directory=WEB)),
