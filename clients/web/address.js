@@ -35,8 +35,14 @@ export function fileName({ prompt, seed, blob }) {
   return `${words.join("-").slice(0, 60)}-${seed}.${EXTENSIONS[blob.type] ?? "img"}`;
 }
 
-/** A command for a POSIX shell. @param {string} url @param {string} file */
-export function curlCommand(url, file) {
+/**
+ * A command for a POSIX shell. A key stays out of it: the command names the variable that holds it.
+ * @param {string} url
+ * @param {string} file
+ * @param {boolean} withKey
+ */
+export function curlCommand(url, file, withKey) {
   const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
-  return `curl --fail --output ${quoted(file)} ${quoted(url)}`;
+  const key = withKey ? ' --header "Authorization: Bearer $ONESTROKE_API_KEY"' : "";
+  return `curl --fail${key} --output ${quoted(file)} ${quoted(url)}`;
 }

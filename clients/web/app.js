@@ -1,5 +1,6 @@
 /** The page: puts the parts together. Words go in at the top, pictures come out on the easel. */
 
+import { askForKey } from "./access.js";
 import { readHash, writeHash } from "./address.js";
 import { showConnection, showModel } from "./connection.js";
 import { Controls } from "./controls.js";
@@ -23,7 +24,7 @@ const easel = new Easel(part("picture"));
 const stroke = new Stroke(part("stroke"), words);
 const controls = new Controls(part("controls"));
 const voice = new Voice(part("notice"), part("announcer"));
-const takeaway = new Takeaway(part, voice);
+const takeaway = new Takeaway(part, voice, askForKey(stream, part));
 const strip = new Strip(part("strip"), bringBack);
 const meter = new Meter();
 const stopExample = offerExamples(part("examples"), (text) => write(text));
@@ -188,6 +189,8 @@ stream.addEventListener("ready", ({ detail: { model, limits } }) => {
   wanted = {};
   // What was typed before the model was known may have asked for steps that it does not have.
   if (JSON.stringify(controls.options) !== before) draw(lastKey);
+  voice.hush("error"); // whatever kept us out
+  refresh();
 });
 
 stream.addEventListener("failed", ({ detail: { message, seq, retrying } }) => {

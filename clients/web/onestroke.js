@@ -24,6 +24,7 @@
  * @property {number} [steps]
  * @property {number} [guidance_scale]
  * @property {string} [negative_prompt]
+ * @property {string} [sampler]
  * @property {number} [width] in pixels
  * @property {number} [height] in pixels
  * @property {number} [quality] 1-100, for JPEG and WebP
@@ -193,6 +194,11 @@ export class OnestrokeStream extends EventTarget {
     if (this.#socket) this.#open();
   }
 
+  /** The token of the next connection; a server that asks for one refuses without. */
+  set token(token) {
+    this.#options.token = token;
+  }
+
   /** Connects, and stays connected until `close()`. Does nothing while connected. */
   connect() {
     if (this.#socket) return;
@@ -310,8 +316,10 @@ export class OnestrokeStream extends EventTarget {
   }
 
   #onClose(code, reason) {
+    // 1008 later than the greeting is about something else than who we are, a message lost on the way say.
+    const refused = (code === 1008 && this.#state === "connecting") || (code >= 4400 && code < 4500);
     this.#hangUp();
-    if (code === 1008 || (code >= 4400 && code < 4500)) {
+    if (refused) {
       const message = reason || "The server refuses this connection.";
       this.#fail({ code: "refused", message, fatal: true });
       this.#enter("closed", { reason: message });
@@ -535,9 +543,10 @@ function afterFrame(then) {
  * @returns {string}
  */
 export function generateUrl(prompt, options = {}, server = globalThis.location?.origin) {
+  const { width, height, ...rest } = options;
+  const size = width && height ? `${width}x${height}` : undefined;
   const url = new URL("/v1/generate", server);
-  url.searchParams.set("prompt", prompt);
-  for (const [name, value] of Object.entries(options)) {
+  for (const [name, value] of Object.entries({ prompt, ...rest, size })) {
     if (value !== undefined && value !== null) url.searchParams.set(name, String(value));
   }
   return url.href;

@@ -11,14 +11,20 @@ export class Takeaway {
   /** The picture on offer, with the settings that draw it again. */ #offer = null;
   #voice;
 
-  /** @param {(id: string) => HTMLElement} part @param {import("./voice.js").Voice} voice */
-  constructor(part, voice) {
+  /**
+   * @param {(id: string) => HTMLElement} part finds an element of the page
+   * @param {import("./voice.js").Voice} voice
+   * @param {() => boolean} needsKey whether the server asks for one
+   */
+  constructor(part, voice, needsKey) {
     this.#voice = voice;
     this.#download = part("download");
     this.#buttons = [part("copy-link"), part("copy-curl")];
     const [link, curl] = this.#buttons;
     link.addEventListener("click", () => this.#copy(link, this.#url()));
-    curl.addEventListener("click", () => this.#copy(curl, curlCommand(this.#url(), fileName(this.#offer))));
+    curl.addEventListener("click", () => {
+      this.#copy(curl, curlCommand(this.#url(), fileName(this.#offer), needsKey()));
+    });
   }
 
   /** @param {import("./easel.js").Sheet|null} sheet null: nothing to take */
@@ -47,7 +53,6 @@ export class Takeaway {
   }
 
   async #copy(button, text) {
-    const label = button.textContent;
     const done = await copyText(text);
     if (!done) {
       this.#voice.say("error", "The browser did not allow copying.");
@@ -56,7 +61,6 @@ export class Takeaway {
     this.#voice.announce("Copied");
     button.dataset.done = "";
     setTimeout(() => delete button.dataset.done, THANKS_FOR);
-    button.textContent = label;
   }
 }
 

@@ -75,6 +75,7 @@ class Behaviour:
     mute_pings: bool = False
     truncate_after: int = 200
     refuse_with: int | None = None
+    key: str | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=lambda: dict(MODEL))
     limits: dict[str, Any] = field(default_factory=lambda: {"max_prompt_chars": 1000})
@@ -100,6 +101,9 @@ class Session:
         painter: asyncio.Task[None] | None = None
         try:
             hello = await self._read()
+            if behaviour.key is not None and hello.get("token") != behaviour.key:
+                await self.websocket.close(1008, "hello needs a valid token")
+                return
             self.format = hello.get("format") or "jpeg"
             for stage, fraction in behaviour.warmup:
                 await self.websocket.send_json({"type": "status", "stage": stage, "fraction": fraction})
