@@ -111,6 +111,7 @@ class Conversation:
         self._name = secrets.token_hex(8)
         self._session = TypingSession()
         self._tickets: dict[int, Ticket] = {}
+        self._last: Ticket | None = None
         self._outbox = Outbox()
         self._wake = asyncio.Event()
         self._seed = secrets.randbelow(2**32)
@@ -220,14 +221,17 @@ class Conversation:
         )
         (request,) = resolve(ask, spec, limits.max_prompt_chars)
         waiting = next((seq for seq in self._session.pending if not self._tickets[seq].begun), None)
+        running = next((self._tickets[seq] for seq in self._session.pending if seq != waiting), None)
         ticket = self._scheduler.submit(
             request,
             lane=Lane.INTERACTIVE,
             tenant=self._name,
             timeout=KEY_TIMEOUT,
             replaces=None if waiting is None else self._tickets.pop(waiting),
+            follows=running or self._last,
         )
-        if self._session.submitted(key.seq, replaces=waiting) is not None and waiting is not None:
+        self._session.submitted(key.seq, replaces=waiting)
+        if waiting is not None:
             self._supersede(waiting)
         self._tickets[key.seq] = ticket
         ticket.picture.add_done_callback(lambda _: self._answered(key.seq, ticket))
@@ -238,7 +242,7 @@ class Conversation:
         """On the loop, the moment a picture is there or has failed."""
         if self._tickets.get(seq) is not ticket:
             return  # superseded or cancelled: already accounted for
-        del self._tickets[seq]
+        self._last = self._tickets.pop(seq)
         error = ticket.picture.exception()
         if error is None:
             if self._session.finished(seq):
@@ -338,7 +342,7 @@ def _explain(error: ValidationError) -> InvalidRequest:
     problem["loc"] = tuple(
         part for part in problem["loc"] if part not in ("hello", "generate", "cancel", "ping")
     )
-    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+    if not problem["loc"] and problem["type"] != "json_invalid":
         return InvalidRequest("type must be one of hello, generate, cancel, ping", "type")
     return first_problem([problem])
 

@@ -51,6 +51,8 @@ HANG_FLOOR = 5.0
 HANG_FACTOR = 20.0
 SLOTS_PER_ROW = 4
 """A worker holds this many begun rows for each row of its largest pass, so that bulk can sit one out."""
+CREDIT = 1.0
+"""Seconds of waiting, at most, that a typist brings along from before the key."""
 FIRST_START_ESTIMATE = 15.0
 """Seconds a worker is thought to need until ready, before one has been seen."""
 
@@ -175,9 +177,12 @@ class Scheduler:
         tenant: str,
         timeout: float | None = None,
         replaces: Ticket | None = None,
+        follows: Ticket | None = None,
     ) -> Ticket:
         """Promise one picture.
 
+        A typing session says which of its tickets this one follows or replaces, so that slow and fast typists
+        get the same share: a key is as old as the wait since the session's last picture (CREDIT at most).
         `replaces` is a waiting ticket of the same tenant whose place in time this one inherits; it is answered
         with Cancelled. Raises Unavailable while draining or while no worker will be ready in time, and
         Overloaded when the backlog is full or the expected wait too long (bulk only: a session was admitted at
@@ -186,7 +191,7 @@ class Scheduler:
         now = self.now
         deadline = now + (timeout or self.settings.request_timeout)
         self._check_door(lane, deadline)
-        arrived = now
+        arrived = max(follows.row.served, now - CREDIT) if follows and follows.row.steps_left == 0 else now
         if replaces and not replaces.begun:
             arrived = replaces.row.arrived
             self._finish(replaces.row, Cancelled("superseded by a newer key"))
@@ -243,7 +248,7 @@ class Scheduler:
             case Ready():
                 worker.ready = reply
                 worker.start_seconds = self.now - worker.started
-                worker.fits.observe((s.verb, s.n, s.seconds) for s in reply.samples)
+                worker.fits.observe(reply.samples)
                 self._changed()
                 self._dispatch()
             case PassDone():
@@ -373,7 +378,7 @@ class Scheduler:
         done.watchdog.cancel()
         worker.running = None
         now = self.now
-        worker.fits.observe((s.verb, s.n, s.seconds) for s in reply.samples)
+        worker.fits.observe(reply.samples)
         for row in done.plan.rows:
             row.steps_done += 1
             row.served = now

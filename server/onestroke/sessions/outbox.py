@@ -46,7 +46,7 @@ class Outbox:
         self.status = message
 
     def put_superseded(self, seq: int) -> None:
-        self.superseded_through = max(seq, self.superseded_through or seq)
+        self.superseded_through = max(seq, self.superseded_through or 0)
 
     def put_picture(self, picture: Outbound) -> None:
         if self.picture:

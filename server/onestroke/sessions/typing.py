@@ -28,12 +28,11 @@ class TypingSession:
             raise InvalidRequest(f"seq must rise within a session: {seq} came after {self.seen}", "seq")
         self.seen = seq
 
-    def submitted(self, seq: int, *, replaces: int | None = None) -> int | None:
-        """Its request was accepted; returns the seq that is superseded by it, if any."""
+    def submitted(self, seq: int, *, replaces: int | None = None) -> None:
+        """Its request was accepted, and takes the place of one that waited, if any did."""
         if replaces is not None:
             self.pending.remove(replaces)
         self.pending.append(seq)
-        return replaces
 
     def finished(self, seq: int) -> bool:
         """Its picture is there; returns whether it is still worth showing."""

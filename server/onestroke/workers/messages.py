@@ -8,6 +8,7 @@ that the front chooses and never uses twice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import WireError
@@ -50,8 +51,7 @@ class Progress:
     fraction: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One timed verb: `n` rows (UNet rows for a step) took `seconds`."""
 
     verb: str

@@ -1,0 +1,92 @@
+# One command surface: people, hooks and CI call these and nothing else.
+#
+#   PORT=8000           where `make serve` listens
+#   TORCH=auto|cpu|cuda which build of torch to install (auto: cuda only where there is an NVIDIA card)
+#   ARGS="..."          passed on to the command behind a target
+
+PYTHON ?= python3
+PORT ?= 8000
+TORCH ?= auto
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+NVIDIA := $(shell command -v nvidia-smi 2>/dev/null)
+BUILD := $(if $(filter auto,$(TORCH)),$(if $(NVIDIA),cuda,cpu),$(TORCH))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev serve test test-fast lint format types bench train browser wheel clean
+
+help:  ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+serve: install  ## Serve http://127.0.0.1:8000 on the embedded model (PORT=, ARGS="--model ...")
+	$(BIN)/onestroke serve --port $(PORT) $(ARGS)
+
+test: install-dev browser  ## Run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: install-dev  ## Run the tests that need neither the model nor a browser
+	$(BIN)/python -m pytest -m "not integration and not browser" $(ARGS)
+
+lint: install-dev  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install-dev  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install-dev  ## Check types, strictly
+	$(BIN)/mypy
+
+bench: install-dev  ## Measure this machine: pipeline, HTTP, socket, typists, and a naive server beside it
+	$(BIN)/python -m benchmarks $(ARGS)
+
+train: install-dev  ## Train the embedded model (ARGS="--minutes 60"; resumes, warm-starts)
+	$(BIN)/python -m training all $(ARGS)
+
+wheel: install-dev  ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+browser:  # a headless Chromium for the page's tests: brought on Debian as root, asked for elsewhere
+	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing Chromium for the page's tests"; \
+	    (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) >/dev/null; \
+	  else echo "no Chromium here: the page's tests will be skipped"; fi; }
+
+install: $(VENV)/.installed  ## Make .venv and install the server
+install-dev: $(VENV)/.installed-dev  ## The same with the tools for tests, benchmarks and training
+
+# The CPU build is taken from wherever pip finds one; uv knows PyTorch's own index where pip does not.
+$(VENV)/.torch: constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test "$(BUILD)" = cpu -o "$(BUILD)" = cuda || { echo "TORCH must be auto, cpu or cuda"; exit 1; }
+	@$(BIN)/python -c "import torch" 2>/dev/null || { \
+	  if [ "$(BUILD)" = cuda ]; then \
+	    echo "installing torch $(TORCH_VERSION) for CUDA: about 3 GB to download"; \
+	    $(PIP) torch==$(TORCH_VERSION); \
+	  elif [ "$$(uname -s)" = Darwin ]; then \
+	    echo "installing torch $(TORCH_VERSION): about 90 MB to download"; \
+	    $(PIP) torch==$(TORCH_VERSION); \
+	  else \
+	    echo "installing torch $(TORCH_VERSION) for the CPU: about 190 MB to download"; \
+	    $(PIP) torch==$(TORCH_VERSION)+cpu 2>/dev/null || { \
+	      $(PIP) uv && $(BIN)/uv pip install --python $(BIN)/python --torch-backend cpu torch==$(TORCH_VERSION); }; \
+	  fi; }
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	@echo "installing onestroke and what it needs: about 60 MB to download"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing the tools for tests, benchmarks and training: about 100 MB to download"
+	$(PIP) -e ".[dev,train,bench]"
+	@touch $@
+
+clean:  ## Remove what builds and tests leave (not .venv)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache server/*.egg-info

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onestroke.scheduling.fits import Fits, Line
+
+
+def test_a_line_is_found_again() -> None:
+    line = Line()
+    for n in (1, 2, 4, 8):
+        line.observe(n, 0.02 + 0.004 * n)
+    assert line.predict(6) == pytest.approx(0.044)
+
+
+def test_one_size_alone_gives_a_proportional_cost() -> None:
+    line = Line()
+    line.observe(2, 0.1)
+    assert line.predict(2) == pytest.approx(0.1)
+    assert line.predict(4) == pytest.approx(0.2)
+
+
+def test_no_rows_cost_nothing() -> None:
+    line = Line()
+    line.observe(1, 0.5)
+    assert line.predict(0) == 0.0
+
+
+def test_a_slower_machine_is_noticed_within_the_window() -> None:
+    line = Line()
+    for _ in range(10):
+        for n in (1, 4):
+            line.observe(n, 0.01 * n)
+    for _ in range(25):
+        for n in (1, 4):
+            line.observe(n, 0.02 * n)
+    assert line.predict(4) == pytest.approx(0.08)
+
+
+@given(st.lists(st.tuples(st.integers(1, 32), st.floats(1e-5, 10)), min_size=1, max_size=60))
+def test_a_prediction_is_never_negative_and_never_falls_with_more_rows(
+    points: list[tuple[int, float]],
+) -> None:
+    line = Line()
+    for n, seconds in points:
+        line.observe(n, seconds)
+    predictions = [line.predict(n) for n in range(1, 33)]
+    assert all(p >= 0 for p in predictions)
+    assert predictions == sorted(predictions)
+
+
+def test_the_knee_is_where_more_rows_buy_little() -> None:
+    fits = Fits()
+    fits.observe([("step", n, 0.020 + 0.001 * n) for n in (1, 2, 4, 8, 16)])
+    assert fits.knee(16) > 0.03, "a large fixed cost is worth spreading"
+    flat = Fits()
+    flat.observe([("step", n, 0.001 * n) for n in (1, 2, 4, 8, 16)])
+    assert flat.knee(16) == pytest.approx(0.001), "without a fixed cost one row is as good as many"
+
+
+def test_unknown_verbs_cost_nothing_until_seen() -> None:
+    assert Fits().predict(encode=3, step=3, decode=3) == 0.0
+    assert Fits().knee(8) == 0.0

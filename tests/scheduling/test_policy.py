@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onestroke.scheduling.fits import Fits
+from onestroke.scheduling.policy import HEAD_START, Limits, PassPlan, in_turn, next_pass
+from onestroke.scheduling.rows import Lane, Row
+from tests.doubles import Cost, request
+
+ids = itertools.count(1)
+WIDE = Limits(max_batch=16, budget=10.0, slots=64)
+
+
+def row(lane: Lane = Lane.BULK, tenant: str = "t", arrived: float = 0.0, **state: Any) -> Row:
+    asked = {key: state.pop(key) for key in ("steps", "guidance_scale", "width") if key in state}
+    each = Row(next(ids), request(**asked), lane, tenant, arrived, arrived, arrived + 30)
+    for name, value in state.items():
+        setattr(each, name, value)
+    return each
+
+
+def typed(tenant: str, arrived: float = 0.0, **state: Any) -> Row:
+    return row(Lane.INTERACTIVE, tenant, arrived, **state)
+
+
+def fits() -> Fits:
+    found = Fits()
+    found.observe(Cost().samples())
+    return found
+
+
+def plan(waiting: list[Row], begun: list[Row] | None = None, limits: Limits = WIDE, **kw: Any) -> PassPlan:
+    found = next_pass(waiting, begun or [], kw.get("busy", set()), fits(), limits)
+    assert found is not None
+    return found
+
+
+def test_nothing_waiting_means_no_pass() -> None:
+    assert next_pass([], [], set(), fits(), WIDE) is None
+
+
+def test_a_new_one_step_row_is_encoded_stepped_and_decoded_in_one_pass() -> None:
+    one = row()
+    found = plan([one])
+    assert (found.encode, found.rows, found.decode) == ([one], [one], [one])
+
+
+def test_rows_at_different_steps_share_a_pass() -> None:
+    fresh, bulk = typed("a"), row(steps=4, begun=True, steps_done=2)
+    found = plan([fresh], [bulk])
+    assert set(found.rows) == {fresh, bulk}
+    assert found.decode == [fresh]
+    assert found.mixed
+
+
+def test_a_guided_row_counts_as_two() -> None:
+    rows = [row(tenant=str(i), guidance_scale=5.0, arrived=i) for i in range(9)]
+    found = plan(rows)
+    assert (len(found.rows), found.unet_rows, found.stop) == (8, 16, "batch")
+
+
+def test_a_pass_ends_at_its_budget_but_always_takes_one_row() -> None:
+    rows = [row(tenant=str(i), arrived=i) for i in range(10)]
+    assert plan(rows, limits=Limits(16, 0.0001, 64)).rows == rows[:1]
+    budget = fits().one_step(4)
+    found = plan(rows, limits=Limits(16, budget * 1.01, 64))
+    assert (found.rows, found.stop) == (rows[:4], "budget")
+    assert found.predicted <= budget * 1.01
+
+
+def test_another_size_waits_for_its_own_pass() -> None:
+    small, large = row(arrived=1, tenant="a"), row(arrived=0, tenant="b", width=1024)
+    assert plan([small, large]).rows == [large]
+
+
+def test_people_who_type_go_before_bulk_of_the_same_age() -> None:
+    bulk = [row(tenant=str(i), arrived=-0.5) for i in range(20)]
+    people = [typed(f"p{i}", arrived=0.0) for i in range(20)]
+    found = plan(bulk + people, limits=Limits(16, fits().one_step(8), 64))
+    assert sum(each.lane is Lane.INTERACTIVE for each in found.rows) >= 5
+
+
+def test_bulk_keeps_a_row_in_every_pass_while_people_type() -> None:
+    found = plan([row(arrived=5.0), *(typed(f"p{i}", arrived=0.0) for i in range(40))])
+    assert sum(each.lane is Lane.BULK for each in found.rows) == 1
+
+
+def test_old_bulk_of_another_key_gets_its_pass() -> None:
+    people = [typed(f"p{i}", arrived=10.0) for i in range(4)]
+    assert plan([row(arrived=10.0 - HEAD_START - 0.1, width=1024), *people]).rows[0].lane is Lane.BULK
+    assert plan([row(arrived=10.0 - HEAD_START + 0.1, width=1024), *people]).rows[0].lane is Lane.INTERACTIVE
+
+
+def test_a_long_picture_of_another_key_goes_back_in_line_after_each_step() -> None:
+    long = row(arrived=0.0, steps=50, begun=True, steps_done=3, served=10.0, width=1024)
+    assert plan([typed("a", arrived=10.5)], [long]).rows[0].lane is Lane.INTERACTIVE
+
+
+def test_a_person_has_one_picture_in_the_making() -> None:
+    assert next_pass([typed("a", 1.0)], [], {"a"}, fits(), WIDE) is None
+
+
+def test_no_row_begins_without_a_slot_and_begun_ones_go_on() -> None:
+    held = [row(tenant=str(i), steps=9, begun=True, steps_done=1) for i in range(3)]
+    found = plan([row(tenant="new", arrived=-5)], held, Limits(16, 10.0, slots=3))
+    assert set(found.rows) == set(held)
+
+
+def test_a_suspect_rides_alone() -> None:
+    suspect = row(arrived=0.0, alone=True)
+    others = [row(arrived=1.0, tenant=str(i)) for i in range(4)]
+    assert plan([suspect, *others]).rows == [suspect]
+    suspect.arrived = 0.5
+    assert suspect not in plan([row(arrived=0.1), suspect, *others]).rows
+
+
+def test_one_tenants_ten_pictures_do_not_hold_up_another() -> None:
+    many = [row(tenant="many", arrived=0.0) for _ in range(10)]
+    single = row(tenant="single", arrived=1.0)
+    assert single in in_turn([*many, single])[:2]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(Lane), st.integers(0, 6), st.floats(0, 9), st.integers(1, 4), st.booleans()
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    st.integers(1, 16),
+    st.floats(0.001, 0.2),
+)
+def test_every_plan_keeps_its_limits(rows: Any, max_batch: int, budget: float) -> None:
+    waiting = [row(lane, f"{lane}{t}", at, steps=n, guidance_scale=7.0 * g) for lane, t, at, n, g in rows]
+    found = plan(waiting, limits=Limits(max_batch, budget, slots=8))
+    assert found.rows
+    assert len(set(found.rows)) == len(found.rows) <= 8
+    assert found.unet_rows == sum(each.request.unet_rows for each in found.rows)
+    if len(found.rows) > 1:
+        assert found.unet_rows <= max_batch
+        assert found.predicted <= budget
+    assert set(found.decode) == {each for each in found.rows if each.request.steps == 1}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_bulk_share_bounds_what_bulk_may_keep(share: float) -> None:
+    bulk = [row(tenant=f"b{i}", arrived=0.5) for i in range(16)]
+    people = [typed(f"p{i}") for i in range(16)]
+    found = plan(bulk + people, limits=Limits(16, fits().one_step(16) * 1.01, 64, bulk_share=share))
+    kept = sum(each.lane is Lane.BULK for each in found.rows)
+    assert {0.0: kept == 0, 0.25: 1 <= kept <= 4, 1.0: kept >= 8}[share]
