@@ -8,18 +8,21 @@ import numpy as np
 import torch
 
 from onestroke.pipelines.images import Pixels
+from onestroke.pipelines.tiny_decoder import rewrite
 
 
 class Decoder:
     """The VAE's decoder with everything around it: unscaling before, eight-bit pixels after.
 
-    `dtype` is the one that the decoder runs in (see `safe_dtype`).
+    `dtype` is the one that the decoder runs in (see `safe_dtype`). AutoencoderTiny's decoders are rewritten
+    (see tiny_decoder); all others run as diffusers runs them.
     """
 
     def __init__(self, vae: Any, *, device: torch.device, dtype: torch.dtype) -> None:
         self.vae = vae
         self.device = device
         self.dtype = dtype
+        self.fast = rewrite(vae)
         mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
         self._scale = torch.ones(1, device=device) / vae.config.scaling_factor
         self._shift = torch.zeros(1, device=device)
@@ -30,14 +33,22 @@ class Decoder:
     def __call__(self, latents: torch.Tensor) -> Pixels:
         """fp32 latents (n, channels, h, w) to uint8 pixels (n, height, width, 3)."""
         unscaled = latents * self._scale.view(1, -1, 1, 1) + self._shift.view(1, -1, 1, 1)
-        unscaled = unscaled.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return to_pixels(self.vae.decode(unscaled, return_dict=False)[0])
+        return to_pixels(self._centred(unscaled))
+
+    def _centred(self, latents: torch.Tensor) -> torch.Tensor:
+        """Unscaled fp32 latents to (n, height, width, 3) in -127.5 to 127.5, not clamped yet."""
+        if self.fast is not None:
+            pixels: torch.Tensor = self.fast(latents)
+            return pixels
+        latents = latents.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        image: torch.Tensor = self.vae.decode(latents, return_dict=False)[0]
+        return image.permute(0, 2, 3, 1).float() * 127.5
 
 
-def to_pixels(image: torch.Tensor) -> Pixels:
-    """A picture (n, 3, height, width) in -1 to 1 as uint8 (n, height, width, 3), rounded as in diffusers."""
-    bytes_ = image.float().mul(127.5).add(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    pixels: Pixels = np.ascontiguousarray(bytes_.permute(0, 2, 3, 1).cpu().numpy())
+def to_pixels(centred: torch.Tensor) -> Pixels:
+    """Centred pixels (n, height, width, 3), -127.5 to 127.5, as uint8 on the CPU, rounded as in diffusers."""
+    bytes_ = centred.float().add(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    pixels: Pixels = np.ascontiguousarray(bytes_.cpu().numpy())
     return pixels
 
 

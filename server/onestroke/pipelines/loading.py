@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from onestroke.errors import ModelError
 from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.decoder import Decoder, safe_dtype
+from onestroke.pipelines.onednn import has_bf16, pack
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Progress
 from onestroke.pipelines.samplers import scheduler_key
@@ -87,13 +88,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         return DTYPES[name]
     if device.type != "cpu":
         return torch.float16
-    return torch.bfloat16 if cpu_has_bf16() else torch.float32
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 natively (AVX512-BF16 or AMX)."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check, bool)() for check in checks)
+    return torch.bfloat16 if has_bf16() else torch.float32
 
 
 def power_buckets(largest: int) -> tuple[int, ...]:
@@ -179,11 +174,14 @@ def assemble(
 ) -> Pipeline:
     """The verbs over `parts`, moved to `device`."""
     unet = parts.unet.to(device, memory_format=torch.channels_last).eval()
+    pack(unet)
     decode_dtype = safe_dtype(parts.vae, dtype, device)
     vae = parts.vae.to(device, memory_format=torch.channels_last).eval()
     if decode_dtype is not dtype:
         vae = vae.to(decode_dtype)
     encoders = [encoder.to(device).eval() for encoder in (parts.text_encoder, parts.text_encoder_2)]
+    for encoder in encoders:
+        pack(encoder)
     return Pipeline(
         spec,
         TextEncoder(

@@ -1,0 +1,138 @@
+"""Convolutions and linear layers on oneDNN with weights packed once.
+
+torch reorders a layer's weights into oneDNN's blocked layout on every call; where the weights outweigh the
+activations (the small, deep levels of a UNet at batch 1) that costs as much as the arithmetic. The operators
+used here are the ones that torch's own compiler emits for CPUs; they also take the ReLU and the residual sum
+that follow into the same pass over memory. Everything here falls back to plain torch where they are missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+_OPS: Any = torch.ops.mkldnn
+
+
+def packs(weight: torch.Tensor) -> bool:
+    """Whether oneDNN packs `weight`: on the CPU, in fp32, or in bf16 where the CPU multiplies it."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if not all(hasattr(_OPS, name) for name in ("_convolution_pointwise", "_linear_pointwise")):
+        return False
+    return weight.dtype is torch.float32 or (weight.dtype is torch.bfloat16 and has_bf16())
+
+
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively (AVX512-BF16 or AMX)."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+class Conv(nn.Module):
+    """A convolution of stride 1, with an optional residual to add and an optional ReLU behind it.
+
+    `weight` is (out, in, height, width). Weights are packed at the first call, for its spatial size; other
+    sizes work too.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        padding: tuple[int, int] = (1, 1),
+        stride: tuple[int, int] = (1, 1),
+        relu: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = weight.detach()
+        self.bias = None if bias is None else bias.detach()
+        self.padding, self.stride, self.relu = padding, stride, relu
+        self._packs, self._packed = packs(weight), False
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        if not self._packs:
+            return self._plain(x, residual)
+        if not self._packed:
+            self.weight = _OPS._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, (1, 1), 1, list(x.shape)
+            )
+            self._packed = True
+        shape = (self.padding, self.stride, (1, 1), 1)
+        if residual is None:
+            after = "relu" if self.relu else "none"
+            fused: torch.Tensor = _OPS._convolution_pointwise(
+                x, self.weight, self.bias, *shape, after, [], ""
+            )
+        else:
+            after_sum = "relu" if self.relu else None
+            fused = _OPS._convolution_pointwise.binary(
+                x, residual, self.weight, self.bias, *shape, "add", 1.0, after_sum, [], ""
+            )
+        return fused
+
+    def _plain(self, x: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
+        x = functional.conv2d(x, self.weight, self.bias, padding=self.padding, stride=self.stride)
+        if residual is not None:
+            x = x + residual
+        return functional.relu(x) if self.relu else x
+
+
+class PackedLinear(nn.Module):
+    """A bf16 linear layer whose weights are packed at the first call."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = linear.weight.detach()
+        self.bias = None if linear.bias is None else linear.bias.detach()
+        self._packed = False
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        if not self._packed:
+            rows = x.numel() // x.shape[-1]
+            self.weight = _OPS._reorder_linear_weight(self.weight, rows)
+            self._packed = True
+        packed: torch.Tensor = _OPS._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return packed
+
+
+class PackedConv(Conv):
+    """`nn.Conv2d` as diffusers calls it, which passes a LoRA scale that plain layers ignore."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        padding, stride = conv.padding, conv.stride
+        assert isinstance(padding, tuple)
+        super().__init__(
+            conv.weight, conv.bias, padding=(padding[0], padding[1]), stride=(stride[0], stride[1])
+        )
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return super().forward(x)
+
+
+def pack(module: nn.Module) -> int:
+    """Replace the layers inside `module` that oneDNN packs, and say how many. Outputs do not change.
+
+    Linear layers are packed in bf16 only: in fp32 torch uses MKL, whose packing is not reachable here.
+    """
+    count = 0
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Conv2d) and _packs_conv(child):
+            setattr(module, name, PackedConv(child))
+        elif isinstance(child, nn.Linear) and child.weight.dtype is torch.bfloat16 and packs(child.weight):
+            setattr(module, name, PackedLinear(child))
+        else:
+            count += pack(child)
+            continue
+        count += 1
+    return count
+
+
+def _packs_conv(conv: nn.Conv2d) -> bool:
+    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    return plain and isinstance(conv.padding, tuple) and packs(conv.weight)
