@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "server" / "onestroke"
 
 FLOORS = [
+    {"__main__"},
     {"cli"},
     {"serving", "generating", "doctor"},
     {"app"},

@@ -19,6 +19,8 @@ from onestroke.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+BACKLOG = 2048
+
 
 class Server(uvicorn.Server):
     """uvicorn closes sockets at the first signal; here accepted work is finished before that."""
@@ -80,6 +82,7 @@ def bind(settings: Settings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)  # from here on a caller waits instead of being refused
     except OSError as error:
         reason = error.strerror or str(error)
         raise SystemExit(

@@ -1,0 +1,156 @@
+"""Death, hanging, draining and callers that go away, with real processes and real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import struct
+import time
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+
+from tests.servers import Server, serving
+
+pytestmark = pytest.mark.integration
+
+
+async def picture(socket: Any) -> dict[str, Any]:
+    """The header of the next picture."""
+    while isinstance(message := await asyncio.wait_for(socket.recv(), 30), str):
+        pass
+    (length,) = struct.unpack_from(">I", message)
+    header: dict[str, Any] = json.loads(message[4 : 4 + length])
+    return header
+
+
+async def hello(server: Server, **kw: Any) -> Any:
+    socket = await websockets.connect(server.socket_url, **kw)
+    await socket.send(json.dumps({"type": "hello"}))
+    return socket
+
+
+async def key(socket: Any, seq: int, prompt: str) -> None:
+    await socket.send(json.dumps({"type": "generate", "seq": seq, "prompt": prompt}))
+
+
+async def call(client: httpx.AsyncClient, prompt: str) -> int:
+    return (await client.get("/v1/generate", params={"prompt": prompt})).status_code
+
+
+async def test_kill_9_in_mid_pass_every_request_is_answered_and_sockets_stay_up() -> None:
+    with serving() as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            socket = await hello(server)
+            calls = [asyncio.create_task(call(client, f"slow {i}")) for i in range(12)]
+            await key(socket, 0, "slow key")
+            await asyncio.sleep(0.6)
+            os.kill(server.worker_pid, signal.SIGKILL)
+            went = False
+            for _ in range(200):
+                went |= (await client.get("/readyz")).status_code == 503
+                if went:
+                    break
+                await asyncio.sleep(0.01)
+            assert went, "readiness goes"
+            statuses = await asyncio.gather(*calls)
+            assert set(statuses) <= {200, 503}
+            assert statuses.count(200) >= 1
+            assert (await picture(socket))["seq"] == 0
+            await key(socket, 1, "after")
+            assert (await picture(socket))["seq"] == 1
+            assert (await client.get("/readyz")).status_code == 200, "readiness comes back"
+            await socket.close()
+
+
+async def test_the_request_that_kills_its_worker_fails_and_the_next_is_drawn() -> None:
+    with serving() as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            statuses = await asyncio.gather(
+                call(client, "a fox"), call(client, "crash"), call(client, "a hen")
+            )
+            assert statuses == [200, 503, 200]
+            assert await call(client, "afterwards") == 200
+
+
+async def test_a_hanging_worker_is_replaced() -> None:
+    with serving("--request-timeout", "12") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            hung = asyncio.create_task(call(client, "hang"))
+            await asyncio.sleep(0.2)
+            behind = asyncio.create_task(call(client, "behind"))
+            assert await hung in (503, 504)
+            assert await behind == 200
+
+
+async def test_sigterm_finishes_what_was_accepted_and_tells_the_sockets() -> None:
+    server = Server(double=True).until_ready()
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        socket = await hello(server)
+        await key(socket, 0, "slow key")
+        calls = [asyncio.create_task(call(client, f"slow {i}")) for i in range(6)]
+        await asyncio.sleep(0.3)
+        server.terminate()
+        assert await asyncio.gather(*calls) == [200] * 6
+        heard = []
+        with contextlib.suppress(websockets.ConnectionClosed):
+            async for message in socket:
+                heard.append(message)
+        assert socket.close_code == 1012
+        assert '{"type":"draining"}' in heard
+        assert any(isinstance(message, bytes) for message in heard), "the key was drawn"
+    server.stop()
+
+
+async def test_a_caller_who_goes_away_cancels_its_work(double_server: Server) -> None:
+    async with httpx.AsyncClient(base_url=double_server.url, timeout=0.2) as client:
+        gone = await asyncio.gather(*(call(client, f"slow {i}") for i in range(40)), return_exceptions=True)
+    assert all(isinstance(each, httpx.TimeoutException) for each in gone)
+    began = time.monotonic()
+    async with httpx.AsyncClient(base_url=double_server.url, timeout=30) as client:
+        assert await call(client, "a fox") == 200
+    assert time.monotonic() - began < 10, "forty slow pictures are not drawn first"
+
+
+async def test_a_foreign_origin_is_refused_at_the_socket(double_server: Server) -> None:
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await websockets.connect(double_server.socket_url, origin="https://evil.example")  # type: ignore[arg-type]
+    assert refused.value.response.status_code == 403
+
+
+async def test_too_many_sessions_are_refused() -> None:
+    with serving("--max-sessions", "1") as server:
+        first = await hello(server)
+        second = await websockets.connect(server.socket_url)
+        with pytest.raises(websockets.ConnectionClosed) as refused:
+            await asyncio.wait_for(second.recv(), 10)
+        assert refused.value.rcvd is not None
+        assert refused.value.rcvd.code == 1013
+        await first.close()
+
+
+async def test_a_backlog_that_is_too_long_is_refused_with_retry_after() -> None:
+    with serving("--max-backlog", "2", "--max-batch", "1") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            answers = await asyncio.gather(
+                *(client.get("/v1/generate", params={"prompt": f"slow {i}"}) for i in range(12))
+            )
+            refused = [answer for answer in answers if answer.status_code == 429]
+            assert refused
+            assert int(refused[0].headers["retry-after"]) >= 1
+            assert refused[0].json()["error"]["code"] == "overloaded"
+            assert {answer.status_code for answer in answers} == {200, 429}
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(tmp_path: Any) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    server = Server("--model", str(folder), double=True)
+    assert server.process.wait(timeout=60) == 1
+    assert "the weights are cut short" in server.rest_of_log()
