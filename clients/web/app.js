@@ -16,6 +16,8 @@ import { Voice } from "./voice.js";
 
 /** A pause in typing, in ms: now the picture is worth keeping, naming and putting into the address. */
 const PAUSE = 700;
+/** A picture that stands this long, in ms, while another is due shows its age. At typing speed none does. */
+const STALE = 900;
 
 const part = (id) => document.getElementById(id);
 const words = part("prompt");
@@ -32,6 +34,7 @@ const stopExample = offerExamples(part("examples"), (text) => write(text));
 let maxChars = Infinity;
 let lastKey = 0;
 let pause = 0;
+let stale = 0;
 /** What the link asked for, until the model has said what it can do. */
 let wanted = {};
 /** The newest request that the server refused. */
@@ -100,8 +103,16 @@ stream.addEventListener("image", ({ detail: picture }) => {
   });
 });
 
+/** The picture is as new as can be, for now. */
+function freshen() {
+  clearTimeout(stale);
+  part("mount").removeAttribute("data-stale");
+  stale = setTimeout(() => part("mount").toggleAttribute("data-stale", stream.lagging), STALE);
+}
+
 /** The page around a picture that has just been put on the easel. */
 function present(picture) {
+  freshen();
   takeaway.offer(picture);
   strip.mark(picture);
   if (picture.truncated) voice.say("note", "The model reads only so many words: the end of these was cut.");
@@ -157,6 +168,7 @@ function refresh() {
   const lagging = stream.lagging && !empty;
   part("mount").toggleAttribute("data-empty", !easel.shown);
   part("mount").toggleAttribute("data-lagging", lagging && easel.shown !== null);
+  if (!lagging) freshen();
   stroke.update(empty ? "" : words.value, easel.shown?.prompt ?? "", lagging);
   part("examples").hidden = !empty || voice.speaking;
   part("hint").hidden = empty || voice.speaking;
@@ -229,7 +241,7 @@ controls.addEventListener("format", () => {
 
 document.addEventListener("keydown", (event) => {
   const writing = event.target.closest?.("input, textarea, select");
-  if (event.key === "Escape" && !event.isComposing) {
+  if (event.key === "Escape" && !event.isComposing && (!writing || writing === words)) {
     stopExample();
     words.value = "";
     words.focus();

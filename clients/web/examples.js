@@ -2,9 +2,9 @@
 
 const EXAMPLES = [
   "red apple on a blue background",
-  "smiling cat on a yellow background",
   "rocket on a purple background",
   "green tree on a pink background",
+  "pizza on a black background",
 ];
 const KEY_EVERY = 55; // ms, about how fast a good typist is
 

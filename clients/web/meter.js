@@ -2,7 +2,7 @@
 
 const KEPT = 20;
 /** A pause this long (ms) ends a burst: pictures per second says how fast they came, not how often one types. */
-const PAUSE = 1_000;
+const PAUSE = 2_500;
 
 export class Meter {
   /** @type {number[]} */ #latencies = [];

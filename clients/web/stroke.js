@@ -21,6 +21,7 @@ export class Stroke {
    */
   update(typed, drawn, lagging) {
     const style = getComputedStyle(this.#field);
+    this.#pen.letterSpacing = style.letterSpacing;
     this.#pen.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
     const whole = this.#pen.measureText(typed).width;
     const common = commonPrefix(typed, drawn);
@@ -30,6 +31,7 @@ export class Stroke {
     this.#element.style.setProperty("--length", typed === "" ? "0" : (width / this.#field.clientWidth).toFixed(4));
     this.#element.style.setProperty("--dry", `${(100 * dry).toFixed(1)}%`);
     this.#element.toggleAttribute("data-wet", lagging);
+    this.#element.toggleAttribute("data-rtl", style.direction === "rtl");
   }
 }
 

@@ -7,6 +7,7 @@ sockets with `say`, `send_picture` and `close_sockets`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import socket
@@ -26,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 WEB = Path(__file__).parents[2] / "clients" / "web"
 POLICY = "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
@@ -241,12 +242,15 @@ class FakeServer:
 
     def close_sockets(self, code: int) -> None:
         for session in list(self.sessions):
-            if session.websocket.application_state is WebSocketState.CONNECTED:
-                self._do(session.websocket.close(code))
+            self._do(session.websocket.close(code))
 
     def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        async def unless_it_has_left() -> None:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await coroutine
+
         assert self._loop
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(unless_it_has_left(), self._loop).result(5)
 
     def _app(self) -> Starlette:
         async def page(_: Request) -> Response:

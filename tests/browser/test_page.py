@@ -114,6 +114,16 @@ def test_a_slow_server_still_ends_on_the_whole_words(page: Any, server: Any) -> 
     assert page.locator(PICTURE).get_attribute("data-seq") == str(server.generates()[-1]["seq"])
 
 
+def test_a_picture_that_stands_too_long_pales_and_the_next_one_does_not(page: Any, server: Any) -> None:
+    type_words(page, "red")
+    shows(page, "red")
+    server.behave(delay=1.8)
+    type_words(page, " apple", delay=0)
+    page.wait_for_selector("#mount[data-stale]")
+    shows(page, "red apple")
+    assert page.locator("#mount").get_attribute("data-stale") is None
+
+
 def test_latency_and_rate_are_shown(page: Any) -> None:
     assert page.locator("#latency").inner_text() == "–"
     type_words(page, "a rocket at night")

@@ -53,6 +53,7 @@ def test_somebody_types_and_the_picture_follows(server_url: str, open_page: Call
 
     page.wait_for_selector("#strip [aria-current]")
     if path := os.environ.get("ONESTROKE_SCREENSHOT"):
+        page.wait_for_timeout(400)  # the stroke dries
         page.screenshot(path=path)
 
 

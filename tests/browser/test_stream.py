@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -253,6 +255,30 @@ def test_keys_typed_while_it_drains_go_to_the_next_server(stream: Stream, server
     stream.wait_for("of('draining').length === 1")
     stream.do("() => stream.type('cats')")
     stream.wait_for("of('image').some((e) => e.prompt === 'cats')")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_whatever_happens_meanwhile_the_last_words_are_drawn(stream: Stream, server: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    stream.start().wait_for_state("ready")
+    busy = {"code": "overloaded", "message": "Busy.", "retry_after_ms": 30}
+    text = ""
+    for letter in "whatever happens the last words win":
+        text += letter
+        stream.do(f"() => {{ stream.type({json.dumps(text)}); }}")
+        match chance.randrange(6):
+            case 0:
+                server.close_sockets(chance.choice([1001, 1011, 1012, 1013]))
+            case 1:
+                server.say({"type": "draining"})
+            case 2:
+                server.behave(errors=[busy], delay=chance.random() / 5)
+            case 3:
+                server.send_bytes(b"rubbish")
+    stream.wait_for(f"of('image').at(-1)?.prompt === {json.dumps(text)}")
+    sequence = [picture["seq"] for picture in stream.events("image")]
+    assert sequence == sorted(set(sequence))
+    assert stream.do("() => stream.lagging") is False
 
 
 def test_another_format_greets_again(stream: Stream, server: Any) -> None:
