@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onestroke.scheduling.fits import Fits
-from onestroke.scheduling.policy import HEAD_START, Limits, PassPlan, in_turn, next_pass
+from onestroke.scheduling.policy import HEAD_START, SUSPICION, Limits, PassPlan, in_turn, next_pass
 from onestroke.scheduling.rows import Lane, Row
 from tests.doubles import Cost, request
 
@@ -113,10 +113,14 @@ def test_no_row_begins_without_a_slot_and_begun_ones_go_on() -> None:
 
 def test_a_suspect_rides_alone() -> None:
     suspect = row(arrived=0.0, alone=True)
-    others = [row(arrived=1.0, tenant=str(i)) for i in range(4)]
+    others = [row(arrived=SUSPICION + 0.1, tenant=str(i)) for i in range(4)]
     assert plan([suspect, *others]).rows == [suspect]
-    suspect.arrived = 0.5
-    assert suspect not in plan([row(arrived=0.1), suspect, *others]).rows
+
+
+def test_a_suspect_lets_the_unsuspected_go_first() -> None:
+    suspect = row(arrived=0.0, alone=True)
+    others = [row(arrived=SUSPICION - 0.1, tenant=str(i)) for i in range(4)]
+    assert plan([suspect, *others]).rows == others
 
 
 def test_one_tenants_ten_pictures_do_not_hold_up_another() -> None:

@@ -22,6 +22,9 @@ from onestroke.scheduling.rows import Lane, Row
 HEAD_START = 1.0
 """Seconds by which a keystroke goes before a bulk row of the same age when keys differ."""
 
+SUSPICION = 2.0
+"""Seconds by which others go before a row that may have killed its worker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -86,7 +89,7 @@ def in_turn(rows: Iterable[Row]) -> list[Row]:
 
 
 def _handicap(row: Row) -> float:
-    return HEAD_START if row.lane is Lane.BULK else 0.0
+    return (HEAD_START if row.lane is Lane.BULK else 0.0) + (SUSPICION if row.alone else 0.0)
 
 
 def _reserve_bulk(head: Row, riders: Sequence[Row], fits: Fits, limits: Limits) -> list[Row]:
