@@ -6,17 +6,14 @@ asynchronous tests: so the browser lives for one module at a time, and these mod
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
+from tests.browser.fake_server import FakeServer
+
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER_FLAGS = (
     "--no-sandbox",
@@ -46,26 +43,14 @@ class Console:
             self.complaints.append(message.text)
 
 
-@pytest.fixture(scope="session")
-def fake_server_module() -> ModuleType:
-    """fake_server.py, which is no package's and so cannot be imported by name."""
-    spec = importlib.util.spec_from_file_location("onestroke_fake_server", HERE / "fake_server.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def running_server(fake_server_module: ModuleType) -> Iterator[Any]:
-    with fake_server_module.FakeServer() as server:
+def running_server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
         yield server
 
 
 @pytest.fixture
-def server(running_server: Any) -> Any:
+def fake(running_server: FakeServer) -> FakeServer:
     """The fake server, well-behaved again."""
     running_server.reset()
     return running_server
@@ -92,8 +77,8 @@ def console() -> Iterator[Console]:
 
 
 @pytest.fixture
-def open_page(browser: Any, server: Any, console: Console) -> Iterator[Callable[..., Any]]:
-    """Opens the page: `open_page("#prompt=cat", width=360, color_scheme="dark")`."""
+def open_page(browser: Any, console: Console, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Opens the page, by default the fake server's: `open_page("#prompt=cat", width=360, color_scheme="dark")`."""
     contexts = []
 
     def open_page(
@@ -104,7 +89,7 @@ def open_page(browser: Any, server: Any, console: Console) -> Iterator[Callable[
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         console.watch(page)
-        page.goto((url or server.url) + "/" + hash)
+        page.goto((url or request.getfixturevalue("fake").url) + "/" + hash)
         return page
 
     yield open_page

@@ -1,4 +1,4 @@
-"""The page, as somebody sees, types on and listens to it, against a fake server."""
+"""The page, as somebody sees, types on and listens to it, against a fake fake."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from tests.browser.fake_server import FakeServer, colour
 
 pytestmark = pytest.mark.browser
 
@@ -65,40 +66,40 @@ def hash_of(page: Any) -> dict[str, str]:
 # The picture follows the keys
 
 
-def test_the_picture_follows_the_keys(page: Any, server: Any, fake_server_module: ModuleType) -> None:
+def test_the_picture_follows_the_keys(page: Any, fake: FakeServer) -> None:
     type_words(page, "red apple", delay=40)
     shows(page, "red apple")
-    drawn = server.generates()
+    drawn = fake.generates()
     assert len(drawn) >= 5
     assert [message["seq"] for message in drawn] == sorted({message["seq"] for message in drawn})
-    assert close_to(pixel(page), fake_server_module.colour("red apple", drawn[-1]["seed"]))
+    assert close_to(pixel(page), colour("red apple", drawn[-1]["seed"]))
 
 
-def test_a_picture_that_is_out_of_date_never_replaces_a_newer_one(page: Any, server: Any) -> None:
-    server.behave(delay=30)
+def test_a_picture_that_is_out_of_date_never_replaces_a_newer_one(page: Any, fake: FakeServer) -> None:
+    fake.behave(delay=30)
     type_words(page, "cats")
-    last = server.generates()[-1]["seq"]
-    server.send_picture(seq=last, prompt="cats", seed=1)
+    last = fake.generates()[-1]["seq"]
+    fake.send_picture(seq=last, prompt="cats", seed=1)
     shows(page, "cats")
-    server.send_picture(seq=last - 1, prompt="cat", seed=1)
+    fake.send_picture(seq=last - 1, prompt="cat", seed=1)
     time.sleep(0.2)
     assert page.locator(PICTURE).get_attribute("data-prompt") == "cats"
     assert page.locator(PICTURE).get_attribute("data-seq") == str(last)
 
 
-def test_a_burst_of_pictures_ends_on_the_newest(page: Any, server: Any) -> None:
-    server.behave(delay=30)
+def test_a_burst_of_pictures_ends_on_the_newest(page: Any, fake: FakeServer) -> None:
+    fake.behave(delay=30)
     type_words(page, "a")
     for seq in range(10, 40):
-        server.send_picture(seq=seq, prompt=f"picture {seq}", seed=seq)
+        fake.send_picture(seq=seq, prompt=f"picture {seq}", seed=seq)
     shows(page, "picture 39")
 
 
-def test_the_stroke_is_wet_while_the_picture_lags(page: Any, server: Any) -> None:
+def test_the_stroke_is_wet_while_the_picture_lags(page: Any, fake: FakeServer) -> None:
     type_words(page, "red")
     shows(page, "red")
     page.wait_for_selector("#stroke:not([data-wet])", state="attached")
-    server.behave(delay=0.6)
+    fake.behave(delay=0.6)
     type_words(page, " apple")
     page.wait_for_selector("#stroke[data-wet]", state="attached")
     assert page.locator("#mount").get_attribute("data-lagging") is not None
@@ -107,17 +108,17 @@ def test_the_stroke_is_wet_while_the_picture_lags(page: Any, server: Any) -> Non
     assert page.locator("#mount").get_attribute("data-lagging") is None
 
 
-def test_a_slow_server_still_ends_on_the_whole_words(page: Any, server: Any) -> None:
-    server.behave(delay=0.4)
+def test_a_slow_server_still_ends_on_the_whole_words(page: Any, fake: FakeServer) -> None:
+    fake.behave(delay=0.4)
     type_words(page, "a small house by the sea", delay=20)
     shows(page, "a small house by the sea")
-    assert page.locator(PICTURE).get_attribute("data-seq") == str(server.generates()[-1]["seq"])
+    assert page.locator(PICTURE).get_attribute("data-seq") == str(fake.generates()[-1]["seq"])
 
 
-def test_a_picture_that_stands_too_long_pales_and_the_next_one_does_not(page: Any, server: Any) -> None:
+def test_a_picture_that_stands_too_long_pales_and_the_next_one_does_not(page: Any, fake: FakeServer) -> None:
     type_words(page, "red")
     shows(page, "red")
-    server.behave(delay=1.8)
+    fake.behave(delay=1.8)
     type_words(page, " apple", delay=0)
     page.wait_for_selector("#mount[data-stale]")
     shows(page, "red apple")
@@ -136,10 +137,10 @@ def test_latency_and_rate_are_shown(page: Any) -> None:
 # Clearing
 
 
-def test_escape_clears_the_words_the_picture_and_what_is_on_its_way(page: Any, server: Any) -> None:
+def test_escape_clears_the_words_the_picture_and_what_is_on_its_way(page: Any, fake: FakeServer) -> None:
     type_words(page, "cat")
     shows(page, "cat")
-    server.behave(delay=0.3)
+    fake.behave(delay=0.3)
     type_words(page, "s")
     page.keyboard.press("Escape")
     assert page.locator(PROMPT).input_value() == ""
@@ -147,13 +148,13 @@ def test_escape_clears_the_words_the_picture_and_what_is_on_its_way(page: Any, s
     page.locator("#enso").wait_for()
     time.sleep(0.5)
     assert page.locator(PICTURE).get_attribute("data-seq") is None
-    assert {"type": "cancel", "seq": server.generates()[-1]["seq"]} in server.received
+    assert {"type": "cancel", "seq": fake.generates()[-1]["seq"]} in fake.received
 
 
-def test_blanks_are_not_sent(page: Any, server: Any) -> None:
+def test_blanks_are_not_sent(page: Any, fake: FakeServer) -> None:
     type_words(page, "   ")
     page.locator("#examples").wait_for()
-    assert server.generates() == []
+    assert fake.generates() == []
 
 
 def test_pasted_lines_become_one(page: Any) -> None:
@@ -161,10 +162,10 @@ def test_pasted_lines_become_one(page: Any) -> None:
     assert page.locator(PROMPT).input_value() == "a cat on a mat "
 
 
-def test_an_example_writes_itself_key_by_key(page: Any, server: Any) -> None:
+def test_an_example_writes_itself_key_by_key(page: Any, fake: FakeServer) -> None:
     page.get_by_role("button", name="red apple on a blue background").click()
     shows(page, "red apple on a blue background")
-    assert len(server.generates()) > 5
+    assert len(fake.generates()) > 5
     assert not page.locator("#examples").is_visible()
 
 
@@ -177,33 +178,33 @@ def test_an_example_stops_when_somebody_types(page: Any) -> None:
     assert page.locator(PROMPT).input_value() == "cat"
 
 
-def test_an_example_comes_at_once_where_motion_is_unwanted(open_page: OpenPage, server: Any) -> None:
+def test_an_example_comes_at_once_where_motion_is_unwanted(open_page: OpenPage, fake: FakeServer) -> None:
     page = connected(open_page(reduced_motion="reduce"))
     page.get_by_role("button", name="red apple on a blue background").click()
     shows(page, "red apple on a blue background")
-    assert len(server.generates()) == 1
+    assert len(fake.generates()) == 1
 
 
 # Seed, steps, format, size
 
 
-def test_a_locked_seed_stays_and_an_open_one_changes_with_every_key(page: Any, server: Any) -> None:
+def test_a_locked_seed_stays_and_an_open_one_changes_with_every_key(page: Any, fake: FakeServer) -> None:
     type_words(page, "cat", delay=40)
     shows(page, "cat")
-    assert len({message["seed"] for message in server.generates()}) == 1
+    assert len({message["seed"] for message in fake.generates()}) == 1
     lock = page.get_by_role("button", name="Keep this seed")
     assert lock.get_attribute("aria-pressed") == "true"
     lock.click()
     assert lock.get_attribute("aria-pressed") == "false"
-    server.received.clear()
+    fake.received.clear()
     type_words(page, " on a mat", delay=40)
     shows(page, "cat on a mat")
-    drawn = server.generates()
+    drawn = fake.generates()
     assert len({message["seed"] for message in drawn}) == len(drawn)
 
 
 @pytest.mark.parametrize("how", ["dice", "enter"])
-def test_another_take_is_a_new_seed_and_the_last_one_is_kept(page: Any, server: Any, how: str) -> None:
+def test_another_take_is_a_new_seed_and_the_last_one_is_kept(page: Any, fake: FakeServer, how: str) -> None:
     type_words(page, "cat")
     shows(page, "cat")
     before = page.locator("#seed").input_value()
@@ -217,7 +218,7 @@ def test_another_take_is_a_new_seed_and_the_last_one_is_kept(page: Any, server: 
     assert page.locator(PROMPT).input_value() == "cat"
 
 
-def test_a_written_seed_is_used_and_a_wrong_one_explained(page: Any, server: Any) -> None:
+def test_a_written_seed_is_used_and_a_wrong_one_explained(page: Any, fake: FakeServer) -> None:
     type_words(page, "cat")
     shows(page, "cat")
     seed = page.get_by_label("Seed", exact=True)
@@ -233,38 +234,38 @@ def test_a_written_seed_is_used_and_a_wrong_one_explained(page: Any, server: Any
     assert page.locator("#notice").inner_text() == ""
 
 
-def test_steps_go_up_to_the_model_s_and_are_sent(page: Any, server: Any) -> None:
+def test_steps_go_up_to_the_model_s_and_are_sent(page: Any, fake: FakeServer) -> None:
     steps = page.get_by_label("Steps")
     assert (steps.get_attribute("max"), steps.input_value()) == ("8", "1")
     type_words(page, "cat")
     steps.fill("4")
     page.wait_for_function("() => document.getElementById('steps-value').value === '4'")
     shows(page, "cat")
-    assert server.generates()[-1]["steps"] == 4
+    assert fake.generates()[-1]["steps"] == 4
 
 
-def test_chosen_steps_outlive_a_reconnect(page: Any, server: Any) -> None:
+def test_chosen_steps_outlive_a_reconnect(page: Any, fake: FakeServer) -> None:
     page.get_by_label("Steps").fill("4")
-    server.close_sockets(1012)
+    fake.close_sockets(1012)
     page.wait_for_selector('#connection:not([data-state="ready"])')
     connected(page)
     assert page.get_by_label("Steps").input_value() == "4"
 
 
-def test_size_is_offered_where_the_model_has_several(open_page: OpenPage, server: Any) -> None:
-    server.behave(model=server.behaviour.model | {"sizes": [[512, 512], [768, 512]]})
+def test_size_is_offered_where_the_model_has_several(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.behave(model=fake.behaviour.model | {"sizes": [[512, 512], [768, 512]]})
     page = connected(open_page())
     type_words(page, "cat")
     page.get_by_label("Size").select_option(index=1)
     page.wait_for_function("() => document.getElementById('picture').width === 768")
-    assert (server.generates()[-1]["width"], server.generates()[-1]["height"]) == (768, 512)
+    assert (fake.generates()[-1]["width"], fake.generates()[-1]["height"]) == (768, 512)
 
 
-def test_size_is_left_out_where_there_is_one(page: Any, server: Any) -> None:
+def test_size_is_left_out_where_there_is_one(page: Any, fake: FakeServer) -> None:
     assert not page.locator("#size-field").is_visible()
     type_words(page, "cat")
     shows(page, "cat")
-    assert "width" not in server.generates()[-1]
+    assert "width" not in fake.generates()[-1]
 
 
 def test_another_format_is_asked_for_and_drawn_again(page: Any) -> None:
@@ -283,7 +284,7 @@ def test_only_a_pause_keeps_a_picture(page: Any) -> None:
     is_kept(page, 1)
 
 
-def test_a_kept_picture_comes_back_with_its_words_and_seed(page: Any, server: Any) -> None:
+def test_a_kept_picture_comes_back_with_its_words_and_seed(page: Any, fake: FakeServer) -> None:
     type_words(page, "cat")
     is_kept(page, 1)
     seed, before = page.locator("#seed").input_value(), pixel(page)
@@ -291,21 +292,21 @@ def test_a_kept_picture_comes_back_with_its_words_and_seed(page: Any, server: An
     page.get_by_role("button", name="Another take").click()
     type_words(page, "dog")
     is_kept(page, 2)
-    drawn = len(server.generates())
+    drawn = len(fake.generates())
     page.get_by_role("button", name="Bring back cat").click()
     shows(page, "cat")
     assert page.locator(PROMPT).input_value() == "cat"
     assert page.locator("#seed").input_value() == seed
     assert pixel(page) == before
     assert hash_of(page)["prompt"] == "cat"
-    assert len(server.generates()) == drawn, "the picture is there: nothing is to be drawn"
+    assert len(fake.generates()) == drawn, "the picture is there: nothing is to be drawn"
     assert page.locator("#strip [aria-current]").count() == 1
 
 
-def test_a_picture_on_its_way_does_not_cover_one_that_was_brought_back(page: Any, server: Any) -> None:
+def test_a_picture_on_its_way_does_not_cover_one_that_was_brought_back(page: Any, fake: FakeServer) -> None:
     type_words(page, "cat")
     is_kept(page, 1)
-    server.behave(delay=0.3)
+    fake.behave(delay=0.3)
     type_words(page, "s")
     page.get_by_role("button", name="Bring back cat").click()
     time.sleep(0.6)
@@ -373,7 +374,7 @@ def test_ctrl_s_downloads(page: Any, key: str) -> None:
     assert waiting.value.suggested_filename.startswith("cat-")
 
 
-def test_the_copied_link_and_curl_draw_the_same_picture(open_page: OpenPage, server: Any) -> None:
+def test_the_copied_link_and_curl_draw_the_same_picture(open_page: OpenPage, fake: FakeServer) -> None:
     page = connected(open_page(permissions=["clipboard-read", "clipboard-write"]))
     type_words(page, "it's a cat & a dog")
     shows(page, "it's a cat & a dog")
@@ -412,13 +413,13 @@ def test_the_address_holds_words_and_seed_and_draws_them_again(page: Any, open_p
     assert pixel(other) == pixel(page)
 
 
-def test_a_link_s_steps_are_kept_to_what_the_model_does(open_page: OpenPage, server: Any) -> None:
+def test_a_link_s_steps_are_kept_to_what_the_model_does(open_page: OpenPage, fake: FakeServer) -> None:
     page = connected(open_page("#prompt=cat&seed=5&steps=6"))
     shows(page, "cat")
-    assert (server.generates()[-1]["seed"], server.generates()[-1]["steps"]) == (5, 6)
+    assert (fake.generates()[-1]["seed"], fake.generates()[-1]["steps"]) == (5, 6)
     page = connected(open_page("#prompt=dog&seed=5&steps=99"))
     shows(page, "dog")
-    assert server.generates()[-1]["steps"] == 8
+    assert fake.generates()[-1]["steps"] == 8
 
 
 def test_following_another_link_in_the_same_page_draws_it(page: Any) -> None:
@@ -427,10 +428,10 @@ def test_following_another_link_in_the_same_page_draws_it(page: Any) -> None:
     assert page.locator(PICTURE).get_attribute("data-seed") == "9"
 
 
-def test_a_senseless_link_is_taken_for_what_it_is_worth(open_page: OpenPage, server: Any) -> None:
+def test_a_senseless_link_is_taken_for_what_it_is_worth(open_page: OpenPage, fake: FakeServer) -> None:
     page = connected(open_page("#prompt=%F0%9F&seed=-1&steps=abc&x"))
     page.wait_for_selector(f"{PICTURE}[data-seq]")
-    assert server.generates()[-1]["seed"] >= 0
+    assert fake.generates()[-1]["seed"] >= 0
 
 
 def test_clearing_clears_the_address(page: Any) -> None:
@@ -444,9 +445,9 @@ def test_clearing_clears_the_address(page: Any) -> None:
 
 
 def test_warm_up_shows_a_progress_bar_and_words_typed_meanwhile_are_drawn(
-    open_page: OpenPage, server: Any
+    open_page: OpenPage, fake: FakeServer
 ) -> None:
-    server.behave(warmup=(("loading embedded", 0.4), ("warming up", 0.8)), warmup_step=0.6)
+    fake.behave(warmup=(("loading embedded", 0.4), ("warming up", 0.8)), warmup_step=0.6)
     page = open_page()
     bar = page.get_by_role("progressbar", name="Warming up")
     bar.wait_for()
@@ -459,8 +460,8 @@ def test_warm_up_shows_a_progress_bar_and_words_typed_meanwhile_are_drawn(
     assert page.locator("#connection-text").inner_text() == "Live"
 
 
-def test_an_error_is_said_politely_and_goes_with_the_next_key(page: Any, server: Any) -> None:
-    server.behave(errors=[{"code": "invalid_request", "message": "No such thing.", "field": "prompt"}])
+def test_an_error_is_said_politely_and_goes_with_the_next_key(page: Any, fake: FakeServer) -> None:
+    fake.behave(errors=[{"code": "invalid_request", "message": "No such thing.", "field": "prompt"}])
     type_words(page, "c")
     notice = page.locator("#notice")
     notice.get_by_text("No such thing.").wait_for()
@@ -471,70 +472,70 @@ def test_an_error_is_said_politely_and_goes_with_the_next_key(page: Any, server:
     assert notice.inner_text() == ""
 
 
-def test_an_overloaded_server_is_named_and_the_picture_comes_later(page: Any, server: Any) -> None:
-    server.behave(errors=[{"code": "overloaded", "message": "Too busy.", "retry_after_ms": 400}])
+def test_an_overloaded_server_is_named_and_the_picture_comes_later(page: Any, fake: FakeServer) -> None:
+    fake.behave(errors=[{"code": "overloaded", "message": "Too busy.", "retry_after_ms": 400}])
     page.locator(PROMPT).fill("cat")
     page.locator("#notice").get_by_text("Too busy. Trying again.").wait_for()
     shows(page, "cat")
     assert page.locator("#notice").inner_text() == ""
 
 
-def test_too_long_a_prompt_is_not_sent(open_page: OpenPage, server: Any) -> None:
-    server.behave(limits={"max_prompt_chars": 10})
+def test_too_long_a_prompt_is_not_sent(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.behave(limits={"max_prompt_chars": 10})
     page = connected(open_page())
     page.locator(PROMPT).fill("a prompt that is too long")
     page.locator("#notice").get_by_text("At most 10 characters; these are 25.").wait_for()
-    assert server.generates() == []
+    assert fake.generates() == []
 
 
-def test_a_truncated_prompt_is_flagged(page: Any, server: Any) -> None:
-    server.behave(truncate_after=5)
+def test_a_truncated_prompt_is_flagged(page: Any, fake: FakeServer) -> None:
+    fake.behave(truncate_after=5)
     type_words(page, "red apple")
     shows(page, "red apple")
     page.locator("#notice").get_by_text("was cut").wait_for()
 
 
-def test_a_broken_picture_is_said(page: Any, server: Any) -> None:
-    server.draw = lambda *_: b"not a picture"
+def test_a_broken_picture_is_said(page: Any, fake: FakeServer) -> None:
+    fake.draw = lambda *_: b"not a picture"
     type_words(page, "c")
     page.locator("#notice").get_by_text("could not read").wait_for()
 
 
-def test_it_reconnects_and_draws_what_was_typed_meanwhile(page: Any, server: Any, console: Any) -> None:
+def test_it_reconnects_and_draws_what_was_typed_meanwhile(page: Any, fake: FakeServer, console: Any) -> None:
     console.tolerant = True  # the browser itself reports each refused connection
     type_words(page, "cat")
     shows(page, "cat")
-    server.stop()
+    fake.stop()
     page.wait_for_selector('#connection[data-state="waiting"]')
     assert page.locator("#connection-text").inner_text() == "Reconnecting"
     type_words(page, "s on a wall")
-    server.start()
+    fake.start()
     shows(page, "cats on a wall")
     assert page.locator("#connection-text").inner_text() == "Live"
 
 
-def test_a_restart_in_the_middle_of_a_word_loses_nothing(page: Any, server: Any) -> None:
-    server.behave(delay=0.2)
+def test_a_restart_in_the_middle_of_a_word_loses_nothing(page: Any, fake: FakeServer) -> None:
+    fake.behave(delay=0.2)
     type_words(page, "red ap")
-    server.say({"type": "draining"})
+    fake.say({"type": "draining"})
     type_words(page, "ple")
-    server.close_sockets(1012)
+    fake.close_sockets(1012)
     shows(page, "red apple")
 
 
-def test_a_refused_page_says_why_and_offers_to_try_again(open_page: OpenPage, server: Any) -> None:
-    server.behave(refuse_with=1008)
+def test_a_refused_page_says_why_and_offers_to_try_again(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.behave(refuse_with=1008)
     page = open_page()
     page.locator("#notice").get_by_text("not here").wait_for()
     assert page.locator("#connection-text").inner_text() == "Not connected"
-    server.behave(refuse_with=None)
+    fake.behave(refuse_with=None)
     page.get_by_role("button", name="Try again").click()
     connected(page)
     assert not page.get_by_role("button", name="Try again").is_visible()
 
 
-def test_a_key_is_asked_for_used_and_kept_for_the_tab(open_page: OpenPage, server: Any) -> None:
-    server.behave(key="open sesame")
+def test_a_key_is_asked_for_used_and_kept_for_the_tab(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.behave(key="open sesame")
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     page.get_by_label("Key", exact=True).fill("wrong")
     page.get_by_role("button", name="Connect").click()
@@ -560,9 +561,9 @@ def test_the_footer_names_the_model_and_its_licence(page: Any) -> None:
     assert page.get_by_role("link", name="Apache-2.0").get_attribute("href").startswith("https://")
 
 
-def test_a_licence_address_that_is_no_web_page_is_not_linked(open_page: OpenPage, server: Any) -> None:
+def test_a_licence_address_that_is_no_web_page_is_not_linked(open_page: OpenPage, fake: FakeServer) -> None:
     licence = {"name": "unknown", "terms": "commercial terms unknown", "url": "javascript:alert(1)"}
-    server.behave(model=server.behaviour.model | {"licence": licence, "description": "<b>bold</b>"})
+    fake.behave(model=fake.behaviour.model | {"licence": licence, "description": "<b>bold</b>"})
     page = connected(open_page())
     assert page.locator("#licence a").count() == 0
     assert page.locator("#model").inner_text() == "embedded <b>bold</b>"

@@ -1,4 +1,4 @@
-"""onestroke.js through its public interface, in a real browser, against a fake server."""
+"""onestroke.js through its public interface, in a real browser, against a fake fake."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.browser.fake_server import FakeServer
 
 pytestmark = pytest.mark.browser
 
@@ -73,128 +75,130 @@ def test_a_key_comes_back_as_a_picture_with_its_latency(stream: Stream) -> None:
     assert 0 < picture["latency"] < 5000
 
 
-def test_keys_of_one_frame_are_sent_as_their_first_and_their_last(stream: Stream, server: Any) -> None:
+def test_keys_of_one_frame_are_sent_as_their_first_and_their_last(stream: Stream, fake: FakeServer) -> None:
     stream.start().wait_for_state("ready")
     stream.do("() => { for (const text of ['c', 'ca', 'cat', 'cat ', 'cat s']) stream.type(text); }")
     stream.wait_for("of('image').some((e) => e.prompt === 'cat s')")
-    assert [message["prompt"] for message in server.generates()] == ["c", "cat s"]
+    assert [message["prompt"] for message in fake.generates()] == ["c", "cat s"]
 
 
-def test_what_was_typed_before_the_server_was_ready_is_sent_once_it_is(stream: Stream, server: Any) -> None:
-    server.behave(warmup=(("loading", 0.3), ("warming up", 0.9)))
+def test_what_was_typed_before_the_server_was_ready_is_sent_once_it_is(
+    stream: Stream, fake: FakeServer
+) -> None:
+    fake.behave(warmup=(("loading", 0.3), ("warming up", 0.9)))
     stream.start()
     stream.do("() => { stream.type('one'); stream.type('two'); }")
     stream.wait_for("of('image').length === 1")
     assert [status["fraction"] for status in stream.events("status")] == [0.3, 0.9]
-    assert [message["prompt"] for message in server.generates()] == ["two"]
+    assert [message["prompt"] for message in fake.generates()] == ["two"]
 
 
 @pytest.mark.parametrize("code", [1001, 1011, 1012, 1013])
 def test_a_broken_socket_is_replaced_and_the_latest_words_are_sent_again(
-    stream: Stream, server: Any, code: int
+    stream: Stream, fake: FakeServer, code: int
 ) -> None:
-    server.behave(delay=30)
+    fake.behave(delay=30)
     stream.start().wait_for_state("ready")
     seq = stream.do("() => { stream.type('old'); return stream.type('new'); }")
-    until(lambda: [message["prompt"] for message in server.generates()] == ["old", "new"])
-    server.behave(delay=0)
-    server.close_sockets(code)
+    until(lambda: [message["prompt"] for message in fake.generates()] == ["old", "new"])
+    fake.behave(delay=0)
+    fake.close_sockets(code)
     stream.wait_for("of('image').length === 1")
     [picture] = stream.events("image")
     assert (picture["seq"], picture["prompt"]) == (seq, "new")
 
 
-def test_a_picture_that_has_come_is_not_asked_for_again(stream: Stream, server: Any) -> None:
+def test_a_picture_that_has_come_is_not_asked_for_again(stream: Stream, fake: FakeServer) -> None:
     stream.start().wait_for_state("ready")
     stream.do("() => stream.type('cat')")
     stream.wait_for("of('image').length === 1")
-    server.close_sockets(1012)
+    fake.close_sockets(1012)
     stream.wait_for_state("ready", times=2)
     time.sleep(0.1)
-    assert len(server.generates()) == 1
+    assert len(fake.generates()) == 1
 
 
-def test_it_comes_back_after_the_server_was_away(stream: Stream, server: Any, console: Any) -> None:
+def test_it_comes_back_after_the_server_was_away(stream: Stream, fake: FakeServer, console: Any) -> None:
     console.tolerant = True  # the browser itself reports each refused connection
     stream.start().wait_for_state("ready")
-    server.stop()
+    fake.stop()
     stream.wait_for_state("waiting", times=3)
     stream.do("() => stream.type('typed meanwhile')")
-    server.start()
+    fake.start()
     stream.wait_for("of('image').some((e) => e.prompt === 'typed meanwhile')")
     waits = [e["retryInMs"] for e in stream.events("state") if e["state"] == "waiting"]
     longest = [min(200, 40 * 2**attempt) for attempt in range(len(waits))]
     assert all(limit / 2 <= wait <= limit for wait, limit in zip(waits, longest, strict=True))
 
 
-def test_the_server_s_seed_stays_over_a_reconnect(stream: Stream, server: Any) -> None:
+def test_the_server_s_seed_stays_over_a_reconnect(stream: Stream, fake: FakeServer) -> None:
     stream.start().wait_for_state("ready")
     stream.do("() => stream.type('cat')")
     stream.wait_for("of('image').length === 1")
-    server.close_sockets(1012)
+    fake.close_sockets(1012)
     stream.wait_for_state("ready", times=2)
     stream.do("() => stream.type('cats')")
     stream.wait_for("of('image').length === 2")
-    first, second = server.generates()
+    first, second = fake.generates()
     assert "seed" not in first
     assert second["seed"] == stream.events("image")[0]["seed"]
 
 
-def test_pictures_never_go_backwards(stream: Stream, server: Any) -> None:
-    server.behave(delay=30)
+def test_pictures_never_go_backwards(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(delay=30)
     stream.start().wait_for_state("ready")
     stream.do("() => { for (const text of 'abc') stream.type(text); }")
     for seq in (2, 1, 2, 3):
-        server.send_picture(seq=seq, prompt=f"picture {seq}")
+        fake.send_picture(seq=seq, prompt=f"picture {seq}")
     stream.wait_for("of('image').some((e) => e.seq === 3)")
     assert [picture["seq"] for picture in stream.events("image")] == [2, 3]
 
 
-def test_a_blank_prompt_is_not_sent_but_cancels(stream: Stream, server: Any) -> None:
-    server.behave(delay=0.2)
+def test_a_blank_prompt_is_not_sent_but_cancels(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(delay=0.2)
     stream.start().wait_for_state("ready")
     seq = stream.do("() => stream.type('cat')")
     assert stream.do("() => stream.type('  ')") is None
-    until(lambda: {"type": "cancel", "seq": seq} in server.received)
+    until(lambda: {"type": "cancel", "seq": seq} in fake.received)
     time.sleep(0.3)
     assert stream.events("image") == []
-    assert len(server.generates()) == 1
+    assert len(fake.generates()) == 1
 
 
-def test_a_silent_socket_is_given_up(stream: Stream, server: Any) -> None:
-    server.behave(mute_pings=True)
+def test_a_silent_socket_is_given_up(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(mute_pings=True)
     stream.start(pingEvery=60, pongWithin=120)
     stream.wait_for_state("waiting")
     assert "silent" in next(e for e in stream.events("state") if e["state"] == "waiting")["reason"]
 
 
-def test_a_server_that_never_gets_ready_nor_says_so_is_given_up(stream: Stream, server: Any) -> None:
-    server.behave(silent=True)
+def test_a_server_that_never_gets_ready_nor_says_so_is_given_up(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(silent=True)
     stream.start(pongWithin=120)
     stream.wait_for_state("waiting")
 
 
-def test_pings_keep_a_quiet_socket_open(stream: Stream, server: Any) -> None:
+def test_pings_keep_a_quiet_socket_open(stream: Stream, fake: FakeServer) -> None:
     stream.start(pingEvery=40, pongWithin=400).wait_for_state("ready")
-    until(lambda: sum(message["type"] == "ping" for message in server.received) >= 5)
+    until(lambda: sum(message["type"] == "ping" for message in fake.received) >= 5)
     assert stream.do("() => stream.state") == "ready"
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\x00", b"\x00\x00\x00\xff{}", b"\x00\x00\x00\x02}{rest"])
 def test_a_broken_picture_is_reported_and_the_next_one_shown(
-    stream: Stream, server: Any, data: bytes
+    stream: Stream, fake: FakeServer, data: bytes
 ) -> None:
     stream.start().wait_for_state("ready")
-    server.send_bytes(data)
+    fake.send_bytes(data)
     stream.wait_for("of('failed').length === 1")
     assert stream.events("failed")[0]["code"] == "protocol_error"
     stream.do("() => stream.type('cat')")
     stream.wait_for("of('image').length === 1")
 
 
-def test_an_error_carries_code_message_and_field(stream: Stream, server: Any) -> None:
+def test_an_error_carries_code_message_and_field(stream: Stream, fake: FakeServer) -> None:
     error = {"code": "invalid_request", "message": "Too many steps.", "field": "steps"}
-    server.behave(errors=[error])
+    fake.behave(errors=[error])
     stream.start().wait_for_state("ready")
     seq = stream.do("() => stream.type('cat', { steps: 99 })")
     stream.wait_for("of('failed').length === 1")
@@ -203,62 +207,64 @@ def test_an_error_carries_code_message_and_field(stream: Stream, server: Any) ->
     assert stream.do("() => stream.lagging") is False
 
 
-def test_an_overloaded_server_is_asked_again_when_it_says(stream: Stream, server: Any) -> None:
+def test_an_overloaded_server_is_asked_again_when_it_says(stream: Stream, fake: FakeServer) -> None:
     busy = {"code": "overloaded", "message": "Busy.", "retry_after_ms": 80}
-    server.behave(errors=[busy, busy])
+    fake.behave(errors=[busy, busy])
     stream.start().wait_for_state("ready")
     stream.do("() => stream.type('cat')")
     stream.wait_for("of('image').length === 1")
-    sequence = [message["seq"] for message in server.generates()]
+    sequence = [message["seq"] for message in fake.generates()]
     assert sequence == sorted(set(sequence))
     assert len(sequence) == 3
     assert all(failure["retrying"] for failure in stream.events("failed"))
 
 
-def test_it_does_not_ask_an_overloaded_server_for_ever(stream: Stream, server: Any) -> None:
-    server.behave(errors=[{"code": "overloaded", "message": "Busy.", "retry_after_ms": 1}] * 50)
+def test_it_does_not_ask_an_overloaded_server_for_ever(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(errors=[{"code": "overloaded", "message": "Busy.", "retry_after_ms": 1}] * 50)
     stream.start().wait_for_state("ready")
     stream.do("() => stream.type('cat')")
     stream.wait_for("of('failed').some((e) => !e.retrying)")
-    assert len(server.generates()) == 6
+    assert len(fake.generates()) == 6
 
 
-def test_a_refusal_ends_it_until_connect_is_called(stream: Stream, server: Any) -> None:
-    server.behave(refuse_with=1008)
+def test_a_refusal_ends_it_until_connect_is_called(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(refuse_with=1008)
     stream.start().wait_for_state("closed")
     [failure] = stream.events("failed")
     assert (failure["code"], failure["message"], failure["fatal"]) == ("refused", "not here", True)
-    server.behave(refuse_with=None)
+    fake.behave(refuse_with=None)
     stream.do("() => stream.connect()")
     stream.wait_for_state("ready")
 
 
-def test_a_draining_server_may_finish_and_then_is_left(stream: Stream, server: Any) -> None:
-    server.behave(delay=0.2)
+def test_a_draining_server_may_finish_and_then_is_left(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(delay=0.2)
     stream.start().wait_for_state("ready")
     stream.do("() => stream.type('cat')")
-    until(lambda: len(server.generates()) == 1)
-    server.say({"type": "draining"})
+    until(lambda: len(fake.generates()) == 1)
+    fake.say({"type": "draining"})
     stream.wait_for_state("ready", times=2)
     kinds = [e["type"] for e in stream.do("() => events") if e["type"] in ("draining", "image")]
     assert kinds == ["draining", "image"]
-    assert len(server.generates()) == 1
+    assert len(fake.generates()) == 1
 
 
-def test_keys_typed_while_it_drains_go_to_the_next_server(stream: Stream, server: Any) -> None:
-    server.behave(delay=30)
+def test_keys_typed_while_it_drains_go_to_the_next_server(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(delay=30)
     stream.start().wait_for_state("ready")
     stream.do("() => stream.type('cat')")
-    until(lambda: len(server.generates()) == 1)
-    server.behave(delay=0)
-    server.say({"type": "draining"})
+    until(lambda: len(fake.generates()) == 1)
+    fake.behave(delay=0)
+    fake.say({"type": "draining"})
     stream.wait_for("of('draining').length === 1")
     stream.do("() => stream.type('cats')")
     stream.wait_for("of('image').some((e) => e.prompt === 'cats')")
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_whatever_happens_meanwhile_the_last_words_are_drawn(stream: Stream, server: Any, seed: int) -> None:
+def test_whatever_happens_meanwhile_the_last_words_are_drawn(
+    stream: Stream, fake: FakeServer, seed: int
+) -> None:
     chance = random.Random(seed)
     stream.start().wait_for_state("ready")
     busy = {"code": "overloaded", "message": "Busy.", "retry_after_ms": 30}
@@ -268,36 +274,36 @@ def test_whatever_happens_meanwhile_the_last_words_are_drawn(stream: Stream, ser
         stream.do(f"() => {{ stream.type({json.dumps(text)}); }}")
         match chance.randrange(6):
             case 0:
-                server.close_sockets(chance.choice([1001, 1011, 1012, 1013]))
+                fake.close_sockets(chance.choice([1001, 1011, 1012, 1013]))
             case 1:
-                server.say({"type": "draining"})
+                fake.say({"type": "draining"})
             case 2:
-                server.behave(errors=[busy], delay=chance.random() / 5)
+                fake.behave(errors=[busy], delay=chance.random() / 5)
             case 3:
-                server.send_bytes(b"rubbish")
+                fake.send_bytes(b"rubbish")
     stream.wait_for(f"of('image').at(-1)?.prompt === {json.dumps(text)}")
     sequence = [picture["seq"] for picture in stream.events("image")]
     assert sequence == sorted(set(sequence))
     assert stream.do("() => stream.lagging") is False
 
 
-def test_another_format_greets_again(stream: Stream, server: Any) -> None:
+def test_another_format_greets_again(stream: Stream, fake: FakeServer) -> None:
     stream.start(format="png").wait_for_state("ready")
     stream.do("() => { stream.format = 'webp'; stream.type('cat'); }")
     stream.wait_for("of('image').length === 1")
-    hellos = [message["format"] for message in server.received if message["type"] == "hello"]
+    hellos = [message["format"] for message in fake.received if message["type"] == "hello"]
     assert hellos == ["png", "webp"]
     assert stream.events("image")[0]["header"]["content_type"] == "image/webp"
 
 
-def test_close_is_final(stream: Stream, server: Any) -> None:
+def test_close_is_final(stream: Stream, fake: FakeServer) -> None:
     stream.start(token="secret").wait_for_state("ready")
-    assert server.received[0]["token"] == "secret"
+    assert fake.received[0]["token"] == "secret"
     stream.do("() => stream.close()")
-    until(lambda: not server.sessions)
+    until(lambda: not fake.sessions)
     time.sleep(0.2)
     assert stream.do("() => stream.state") == "closed"
-    assert not server.sessions
+    assert not fake.sessions
 
 
 def test_rest_draws_a_picture_and_lists_the_models(stream: Stream) -> None:
