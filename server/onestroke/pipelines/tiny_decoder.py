@@ -88,6 +88,20 @@ class Block(nn.Module):
         return after
 
 
+class Last(nn.Module):
+    """The last convolution of a decoder whose last stage has blocks: (n, C, h, w) to centred (n, h, w, 3)."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        bias = 0 if conv.bias is None else _exact(conv.bias) * 255
+        centre = torch.full((3,), -127.5, dtype=torch.float64) + bias
+        self.conv = Conv((_exact(conv.weight) * 255).to(conv.weight), centre.to(conv.weight))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pixels: torch.Tensor = self.conv(x).permute(0, 2, 3, 1)
+        return pixels
+
+
 class Tail(nn.Module):
     """The last [upsample, 3x3, 3x3 to RGB] as one convolution: (n, C, h, w) to (n, 2h, 2w, 3).
 
@@ -171,6 +185,9 @@ def rewrite(vae: Any) -> TinyDecoder | None:
                 if waiting[1].bias is not None:
                     return None  # Its bias would have to fade at the edges.
                 layers.append(Tail(waiting[1], waiting[2]))
+                return TinyDecoder(layers, decoder.layers[0].weight.dtype)
+            case [nn.Conv2d] if waiting[0].out_channels == 3:
+                layers.append(Last(waiting[0]))
                 return TinyDecoder(layers, decoder.layers[0].weight.dtype)
             case [nn.Upsample, nn.Conv2d, *_] if _doubles(waiting[0]):
                 layers.append(UpConv(waiting[1]))

@@ -1,0 +1,131 @@
+"""What cannot be loaded says why, and nothing but safetensors is read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from onestroke.errors import ModelError
+from onestroke.models.catalog import ModelSpec
+from onestroke.pipelines.loading import load, pick_device, pick_dtype, power_buckets
+from tests.pipelines.tiny_models import save_tiny_pipeline
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def copy(spec: ModelSpec, tmp_path: Path) -> ModelSpec:
+    folder = tmp_path / "copy"
+    shutil.copytree(spec.source, folder)
+    return replace(spec, source=str(folder))
+
+
+def edit(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_a_missing_folder_is_said_to_be_missing(spec: ModelSpec, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere"):
+        load(replace(spec, source=str(tmp_path / "nowhere")), device="cpu")
+
+
+def test_a_hub_id_that_is_not_in_the_cache_is_not_fetched(spec: ModelSpec) -> None:
+    with pytest.raises(ModelError, match="nobody/nothing"):
+        load(replace(spec, source="nobody/nothing"), device="cpu")
+
+
+def test_another_kind_of_pipeline_is_named(copy: ModelSpec) -> None:
+    edit(Path(copy.source) / "model_index.json", _class_name="FluxPipeline")
+    with pytest.raises(ModelError, match="FluxPipeline"):
+        load(copy, device="cpu")
+
+
+def test_an_index_that_is_not_json_is_refused(copy: ModelSpec) -> None:
+    (Path(copy.source) / "model_index.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(copy, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def test_a_file_cut_short_is_refused(copy: ModelSpec, part: str) -> None:
+    (weights,) = (Path(copy.source) / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(copy, device="cpu")
+
+
+def test_pickled_weights_are_not_read(copy: ModelSpec) -> None:
+    folder = Path(copy.source) / "unet"
+    (weights,) = folder.glob("*.safetensors")
+    weights.unlink()
+    torch.save({}, folder / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        load(copy, device="cpu")
+
+
+def test_no_memory_is_said_to_be_no_memory(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr("onestroke.pipelines.loading.assemble", full)
+    with pytest.raises(ModelError, match="memory of cpu"):
+        load(spec, device="cpu")
+
+
+def test_loading_says_how_far_along_it_is(spec: ModelSpec) -> None:
+    told: list[float] = []
+    pipeline = load(
+        spec, device="cpu", dtype="float32", progress=lambda stage, fraction: told.append(fraction)
+    )
+    assert told == [0.0, 0.5, 1.0]
+    assert (pipeline.device, pipeline.dtype, pipeline.max_batch) == (CPU, torch.float32, 8)
+
+
+def test_a_kl_autoencoder_is_loaded_too(tmp_path: Path) -> None:
+    spec = save_tiny_pipeline(tmp_path, kl=True)
+    pipeline = load(spec, device="cpu", dtype="float32", max_batch=2)
+    assert pipeline.warm_up()
+
+
+def test_the_catalogs_dtype_holds_unless_another_is_asked_for(spec: ModelSpec) -> None:
+    fixed = replace(spec, dtype="float32")
+    assert load(fixed, device="cpu").dtype is torch.float32
+    assert load(fixed, device="cpu", dtype="bfloat16").dtype is torch.bfloat16
+
+
+def test_auto_picks_half_precision_on_a_gpu_and_bf16_only_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert pick_dtype("auto", torch.device("cuda")) is torch.float16
+    for has, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("onestroke.pipelines.loading.has_bf16", lambda has=has: has)
+        assert pick_dtype("auto", CPU) is expected
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99:1", ""])
+def test_an_unknown_device_is_refused(name: str) -> None:
+    with pytest.raises(ModelError):
+        pick_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert pick_device("auto").type != "cuda"
+    with pytest.raises(ModelError, match="no cuda device"):
+        pick_device("cuda")
+
+
+def test_unknown_dtypes_and_empty_batches_are_refused(spec: ModelSpec) -> None:
+    with pytest.raises(ModelError, match="float64"):
+        load(spec, device="cpu", dtype="float64")
+    with pytest.raises(ModelError, match="max_batch"):
+        load(spec, device="cpu", max_batch=0)
+
+
+def test_buckets_double_up_to_the_largest() -> None:
+    assert [power_buckets(n) for n in (1, 2, 6, 8)] == [(1,), (1, 2), (1, 2, 4, 6), (1, 2, 4, 8)]

@@ -1,0 +1,75 @@
+"""Prompts are read as diffusers reads them, and an embedding depends on its prompt alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from onestroke.pipelines.pipeline import Pipeline
+from onestroke.pipelines.text import Embedding, EmbeddingCache
+
+PROMPTS = ["", "a cat", "A  Cat!", "naïve 猫 🐈", "one two three four five", "x" * 13, "x" * 14, "x" * 15]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_tokens_are_the_tokenizers_own(pipeline32: Pipeline, prompt: str) -> None:
+    tokens = pipeline32.text.tokenize(prompt)
+    for tokenizer, ids in zip(pipeline32.text.tokenizers, tokens.ids, strict=True):
+        expected = tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
+        assert torch.equal(ids, expected)
+        assert tokens.truncated == (len(tokenizer(prompt).input_ids) > tokenizer.model_max_length)
+
+
+def test_a_prompt_past_the_encoders_length_is_reported_as_truncated(pipeline32: Pipeline) -> None:
+    assert not pipeline32.text.tokenize("x" * 14).truncated
+    assert pipeline32.text.tokenize("x" * 15).truncated
+
+
+@torch.inference_mode()
+def test_an_embedding_is_the_same_alone_in_company_and_from_the_cache(pipeline: Pipeline) -> None:
+    text = pipeline.text
+    tokens = [text.tokenize(f"number {i}") for i in range(2 * text.bucket + 1)]
+    text.cache.clear()
+    together = text.encode(tokens)
+    cached = text.encode(tokens)
+    for each in tokens:
+        text.cache.clear()
+        alone = text.encode([each])[each.prompt]
+        assert torch.equal(alone.hidden, together[each.prompt].hidden)
+        assert torch.equal(alone.pooled, together[each.prompt].pooled)
+        assert cached[each.prompt] is together[each.prompt]
+
+
+@torch.inference_mode()
+def test_a_prompt_is_encoded_once_however_often_it_is_asked_for(pipeline32: Pipeline) -> None:
+    text = pipeline32.text
+    text.cache.clear()
+    calls: list[int] = []
+    hook = text.encoders[0].register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    text.encode([text.tokenize("same")] * 20)
+    text.encode([text.tokenize("same")])
+    hook.remove()
+    assert calls == [text.bucket]
+
+
+def embedding(size: int) -> Embedding:
+    return Embedding(torch.zeros(size - 1, dtype=torch.uint8), torch.zeros(1, dtype=torch.uint8))
+
+
+def test_the_cache_forgets_the_least_recently_used_beyond_its_bytes() -> None:
+    cache = EmbeddingCache(max_bytes=30)
+    for name in "abc":
+        cache.put(name, embedding(10))
+    assert cache.get("a") is not None
+    cache.put("d", embedding(10))
+    assert [cache.get(name) is not None for name in "abcd"] == [True, False, True, True]
+    assert cache.nbytes == 30
+
+
+def test_the_cache_counts_a_replaced_entry_once_and_holds_nothing_larger_than_itself() -> None:
+    cache = EmbeddingCache(max_bytes=30)
+    cache.put("a", embedding(10))
+    cache.put("a", embedding(20))
+    assert (cache.nbytes, len(cache)) == (20, 1)
+    cache.put("b", embedding(31))
+    assert (cache.nbytes, len(cache)) == (0, 0)

@@ -1,0 +1,132 @@
+"""Real StableDiffusionXLPipelines with random weights, small enough to run a whole test suite on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    EulerAncestralDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from onestroke.models.catalog import Licence, ModelSpec
+
+TOKENS = 16
+SIZE = 64
+SCHEDULE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "timestep_spacing": "trailing",
+}
+
+
+def save_tiny_pipeline(folder: Path, *, prediction: str = "v_prediction", kl: bool = False) -> ModelSpec:
+    """Write a random SDXL pipeline that draws 64x64 pictures of high contrast, and say how to load it.
+
+    Text and time reach the picture strongly (their layers are scaled up), so that a wrong prompt, timestep or
+    coefficient shows.
+    """
+    torch.manual_seed(0)
+    pipeline = StableDiffusionXLPipeline(
+        vae=_kl() if kl else _tiny_vae(),
+        text_encoder=CLIPTextModel(_text(32)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(_text(48)).eval(),
+        tokenizer=_tokenizer(pad="<|endoftext|>"),
+        tokenizer_2=_tokenizer(pad="!"),
+        unet=_unet(),
+        scheduler=EulerAncestralDiscreteScheduler(prediction_type=prediction, **SCHEDULE),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return ModelSpec(
+        name="tiny",
+        source=str(folder),
+        family="sdxl",
+        description="random weights",
+        licence=Licence("none", commercial=True),
+        sizes=((SIZE, SIZE), (SIZE, SIZE // 2)),
+    )
+
+
+def _unet() -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(
+        sample_size=SIZE // 4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * 6 + 48,
+        cross_attention_dim=32 + 48,
+    ).eval()
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if "attn2.to_" in name or "time_emb" in name or "add_embedding" in name:
+                weight.mul_(2.5)
+        unet.conv_out.weight.mul_(2)
+    return unet
+
+
+def _tiny_vae() -> AutoencoderTiny:
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=(32, 32, 32),
+        decoder_block_out_channels=(32, 32, 32),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 0),
+    ).eval()
+    with torch.no_grad():
+        for weight in vae.decoder.parameters():
+            weight.mul_(1.6)
+        vae.decoder.layers[-1].weight.mul_(8)
+        vae.decoder.layers[-1].bias.fill_(0.5)
+    return vae
+
+
+def _kl() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(32, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=8,
+        force_upcast=True,
+    ).eval()
+
+
+def _text(width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(_vocabulary()),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TOKENS,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+
+
+def _vocabulary() -> dict[str, int]:
+    letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    return {word: index for index, word in enumerate(words)}
+
+
+def _tokenizer(pad: str) -> CLIPTokenizer:
+    return CLIPTokenizer(vocab=_vocabulary(), merges=[], pad_token=pad, model_max_length=TOKENS)
