@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from onestroke import __version__
+from onestroke.cli import cli
+from onestroke.settings import Settings
+
+runner = CliRunner()
+
+
+def test_help_lists_every_command() -> None:
+    out = runner.invoke(cli, ["--help"]).output
+    for command in ("serve", "generate", "models", "doctor"):
+        assert command in out
+
+
+def test_the_version() -> None:
+    assert __version__ in runner.invoke(cli, ["--version"]).output
+
+
+def test_every_setting_but_the_key_has_a_flag() -> None:
+    out = runner.invoke(cli, ["serve", "--help"], env={"COLUMNS": "200"}).output
+    for name in Settings.model_fields:
+        assert ("--" + name.replace("_", "-") in out) == (name != "api_key"), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["serve", "--device", "tpu"], "--device"),
+        (["serve", "--port", "99999"], "--port"),
+        (["serve", "--max-batch", "0"], "--max-batch"),
+        (["serve", "--model", "nonesuch"], "nonesuch"),
+        (["generate", "a fox", "-o", "fox.bmp"], "--output"),
+        (["generate", "a fox", "-o", "/nowhere/fox.png"], "--output"),
+        (["generate", "", "-o", "fox.png"], "prompt"),
+        (["generate", "a fox", "--size", "513x7"], "size"),
+        (["generate", "a fox", "--steps", "1000"], "steps"),
+    ],
+)
+def test_a_wrong_flag_is_named_before_anything_slow_starts(arguments: list[str], word: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "onestroke", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONESTROKE_MAX_WAIT", "soon")
+    out = runner.invoke(cli, ["generate", "a fox"])
+    assert out.exit_code == 1
+    assert "ONESTROKE_MAX_WAIT" in out.output
+
+
+def test_models_shows_licences() -> None:
+    out = runner.invoke(cli, ["models"], env={"COLUMNS": "250"}).output
+    assert "embedded" in out
+    assert "non-commercial" in out
+
+
+def test_doctor_finds_a_port_that_is_taken(tmp_path: Path) -> None:
+    import socket
+
+    from onestroke import doctor
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        finding = doctor._port(taken.getsockname()[1])
+    assert not finding.ok
+    assert "--port" in finding.cure
+
+
+def test_a_port_that_is_taken_is_said_with_the_cure() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "onestroke", "serve", "--port", port],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "--port" in done.stderr
