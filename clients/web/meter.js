@@ -43,10 +43,13 @@ export class Meter {
  * @param {number[]} latencies
  */
 export function drawTicks(svg, latencies) {
-  const top = Math.max(50, ...latencies);
+  const slowest = Math.max(...latencies);
+  const typical = [...latencies].sort((a, b) => a - b)[Math.floor(latencies.length / 2)];
+  // One hiccup must not flatten all the others; it is cut off at the top.
+  const top = Math.max(50, Math.min(slowest, 4 * typical));
   const bars = latencies.map((latency, index) => {
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    const height = Math.max(1.5, (27 * latency) / top);
+    const height = Math.min(27, Math.max(1.5, (27 * latency) / top));
     const place = { x: (index + KEPT - latencies.length) * 10 + 1, y: 28 - height, width: 5, height };
     for (const [name, value] of Object.entries(place)) bar.setAttribute(name, value.toFixed(1));
     return bar;

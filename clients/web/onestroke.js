@@ -194,7 +194,7 @@ export class OnestrokeStream extends EventTarget {
     if (this.#socket) this.#open();
   }
 
-  /** The token of the next connection; a server that asks for one refuses without. */
+  /** The token of the next connection; a server that asks for one refuses without. @param {string|undefined} token */
   set token(token) {
     this.#options.token = token;
   }
