@@ -19,7 +19,7 @@ from onestroke.metrics import Metrics
 from onestroke.settings import Settings
 
 MAX_BODY = 1 << 20
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/static/", "/favicon.ico", "/docs", "/openapi.json")
 POLICY_VIOLATION = 1008
 
@@ -72,13 +72,10 @@ class Guard:
 
 def check_host(headers: Mapping[str, str], settings: Settings) -> None:
     """Raises Refusal. A server bound to all addresses without `allowed_hosts` answers to any name."""
-    host = (
-        headers.get("host", "").rsplit(":", 1)[0]
-        if "]" not in headers.get("host", "")[-1:]
-        else headers["host"]
-    )
-    allowed = LOOPBACK_NAMES.union(settings.allowed_hosts, {settings.host})
-    if host.lower() in allowed or (not settings.is_loopback and not settings.allowed_hosts):
+    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    if host in LOOPBACK_NAMES.union(settings.allowed_hosts, {settings.host}):
+        return
+    if not settings.is_loopback and not settings.allowed_hosts:
         return
     raise Refusal(
         421, f"this server does not answer to the host {host!r}; see --allowed-hosts", "host_refused"

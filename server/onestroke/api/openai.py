@@ -1,4 +1,7 @@
-"""OpenAI's face: images/generations and models, as its own SDK speaks them."""
+"""OpenAI's face: images/generations and models, as its own SDK speaks them.
+
+`usage` is left out of the answers: nothing is counted in tokens here.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,7 @@ async def generate_images(body: ImageGeneration, context: Served, request: Reque
         data = [{"url": picture_url(request, each.request), "seed": each.request.seed} for each in pictures]
     else:
         data = [_datum(each) for each in pictures]
-    return _json({"created": int(time.time()), "data": data, **_said(asked[0]), "usage": _usage(pictures)})
+    return _json({"created": int(time.time()), "data": data, **_said(asked[0])})
 
 
 @router.get("/models")
@@ -156,16 +159,6 @@ def _said(asked: GenerationRequest) -> dict[str, Any]:
     }
 
 
-def _usage(pictures: Sequence[Picture]) -> dict[str, Any]:
-    """The contract wants token counts; nothing is charged by token here, and the prompt's are not counted."""
-    return {
-        "input_tokens": 0,
-        "output_tokens": 0,
-        "total_tokens": 0,
-        "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
-    }
-
-
 async def _events(
     context: Context, request: Request, asked: Sequence[GenerationRequest], tenant: str
 ) -> AsyncIterator[bytes]:
@@ -177,7 +170,6 @@ async def _events(
                 **_datum(picture),
                 "created_at": int(time.time()),
                 **_said(picture.request),
-                "usage": _usage([picture]),
             }
             yield b"event: image_generation.completed\ndata: " + msgspec.json.encode(event) + b"\n\n"
     except OnestrokeError as error:

@@ -267,7 +267,8 @@ class Scheduler:
         worker = self._workers.get(link.name)
         if worker is None or worker.link is not link:
             return
-        log.warning("worker lost", worker=link.name, reason=reason, rows=len(worker.held))
+        if not self.draining:
+            log.warning("worker lost", worker=link.name, reason=reason, rows=len(worker.held))
         self.metrics.worker_restarts.labels(reason=reason).inc()
         if worker.running:
             worker.running.watchdog.cancel()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import queue
+import signal
 import threading
 from typing import Protocol
 
@@ -92,12 +93,15 @@ class Incarnation:
 
     def _gone(self) -> None:
         self._connection.close()
-        code = self.process.exitcode
-        reason = self._reason or (
-            "failed" if self.failed else f"exit {code}" if code and code > 0 else "killed"
-        )
         self.exited.set()
-        self._listener.on_lost(self, reason)
+        self._listener.on_lost(self, self._reason or self._how_it_ended())
+
+    def _how_it_ended(self) -> str:
+        """A word for the log and the metrics' label."""
+        code = self.process.exitcode or 0
+        if self.failed:
+            return "failed"
+        return signal.Signals(-code).name if code < 0 else f"exit {code}"
 
 
 class Supervisor:
