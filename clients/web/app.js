@@ -106,8 +106,13 @@ stream.addEventListener("image", ({ detail: picture }) => {
 /** The picture is as new as can be, for now. */
 function freshen() {
   clearTimeout(stale);
+  stale = 0;
   part("mount").removeAttribute("data-stale");
-  stale = setTimeout(() => part("mount").toggleAttribute("data-stale", stream.lagging), STALE);
+}
+
+/** From here on it ages. */
+function age() {
+  stale ||= setTimeout(() => part("mount").setAttribute("data-stale", ""), STALE);
 }
 
 /** The page around a picture that has just been put on the easel. */
@@ -151,8 +156,8 @@ function keep() {
   strip.mark(easel.shown);
 }
 
-/** Whether the picture on show is that of the words in the field. */
-const isCurrent = () => !stream.lagging && easel.shown?.prompt === words.value;
+/** Whether the picture on show is that of the words in the field; a blank at the end says nothing new. */
+const isCurrent = () => !stream.lagging && easel.shown?.prompt.trim() === words.value.trim();
 
 function remember() {
   const { seed, steps } = controls.options;
@@ -168,7 +173,8 @@ function refresh() {
   const lagging = stream.lagging && !empty;
   part("mount").toggleAttribute("data-empty", !easel.shown);
   part("mount").toggleAttribute("data-lagging", lagging && easel.shown !== null);
-  if (!lagging) freshen();
+  if (lagging) age();
+  else freshen();
   stroke.update(empty ? "" : words.value, easel.shown?.prompt ?? "", lagging);
   part("examples").hidden = !empty || voice.speaking;
   part("hint").hidden = empty || voice.speaking;

@@ -202,14 +202,16 @@ export class OnestrokeStream extends EventTarget {
   /** Connects, and stays connected until `close()`. Does nothing while connected. */
   connect() {
     if (this.#socket) return;
-    globalThis.addEventListener?.("online", this.#retryNow);
+    globalThis.addEventListener?.("online", this.#wake);
+    globalThis.document?.addEventListener("visibilitychange", this.#wake);
     this.#attempt = 0;
     this.#open();
   }
 
   /** Closes for good (until `connect()`), and forgets what was typed. */
   close() {
-    globalThis.removeEventListener?.("online", this.#retryNow);
+    globalThis.removeEventListener?.("online", this.#wake);
+    globalThis.document?.removeEventListener("visibilitychange", this.#wake);
     this.cancel();
     this.#hangUp(1000, "bye");
     this.#enter("closed");
@@ -339,8 +341,11 @@ export class OnestrokeStream extends EventTarget {
     this.#setTimer("retry", retryInMs, () => this.#open());
   }
 
-  #retryNow = () => {
+  /** The network or the person is back: no waiting now, and a socket may have died in its sleep. */
+  #wake = () => {
+    if (globalThis.document?.hidden) return;
     if (this.#state === "waiting") this.#open();
+    else this.#ping();
   };
 
   /** A draining server gets no more work: go where the balancer now leads, without haste. */
@@ -462,10 +467,11 @@ export class OnestrokeStream extends EventTarget {
 
   #expectPing() {
     this.#forgetTimer("pong");
-    this.#setTimer("ping", this.#options.pingEvery, () => {
-      this.#send({ type: "ping" });
-      this.#expectPong();
-    });
+    this.#setTimer("ping", this.#options.pingEvery, () => this.#ping());
+  }
+
+  #ping() {
+    if (this.#send({ type: "ping" })) this.#expectPong();
   }
 
   #expectPong() {

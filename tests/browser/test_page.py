@@ -117,7 +117,9 @@ def test_a_slow_server_still_ends_on_the_whole_words(page: Any, fake: FakeServer
 
 def test_a_picture_that_stands_too_long_pales_and_the_next_one_does_not(page: Any, fake: FakeServer) -> None:
     type_words(page, "red")
-    shows(page, "red")
+    is_kept(page, 1)
+    time.sleep(0.5)
+    assert page.locator("#mount").get_attribute("data-stale") is None
     fake.behave(delay=1.8)
     type_words(page, " apple", delay=0)
     page.wait_for_selector("#mount[data-stale]")

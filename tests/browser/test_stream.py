@@ -184,6 +184,21 @@ def test_pings_keep_a_quiet_socket_open(stream: Stream, fake: FakeServer) -> Non
     assert stream.do("() => stream.state") == "ready"
 
 
+def test_a_page_that_is_looked_at_again_checks_its_socket_at_once(stream: Stream, fake: FakeServer) -> None:
+    stream.start(pongWithin=150).wait_for_state("ready")
+    fake.behave(mute_pings=True)
+    stream.do("() => document.dispatchEvent(new Event('visibilitychange'))")
+    stream.wait_for_state("waiting")
+
+
+def test_a_network_that_is_back_ends_the_wait(stream: Stream, fake: FakeServer) -> None:
+    stream.start(retryBase=60_000, retryCap=60_000).wait_for_state("ready")
+    fake.close_sockets(1012)
+    stream.wait_for_state("waiting")
+    stream.do("() => dispatchEvent(new Event('online'))")
+    stream.wait_for_state("ready", times=2)
+
+
 @pytest.mark.parametrize("data", [b"", b"\x00\x00", b"\x00\x00\x00\xff{}", b"\x00\x00\x00\x02}{rest"])
 def test_a_broken_picture_is_reported_and_the_next_one_shown(
     stream: Stream, fake: FakeServer, data: bytes
