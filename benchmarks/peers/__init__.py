@@ -1,0 +1,14 @@
+"""Who else runs on the same weights, and how to start and speak to them.
+
+A peer that serves is a `serving.Server`: a command, where it answers once warm, and its wire. A peer that is
+only a call (diffusers) is a target (see `targets`). To add one: write its file here and list it.
+"""
+
+from __future__ import annotations
+
+from benchmarks.serving import NAIVE, Server
+
+
+def servers() -> tuple[Server, ...]:
+    """Every server that can run here beside ours."""
+    return (NAIVE,)

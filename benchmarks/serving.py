@@ -1,0 +1,98 @@
+"""Servers under test: how to start one, know that it is warm, and stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.children import ChildFailed, Tail, end, spawn
+from benchmarks.options import ModelOptions
+
+START_TIMEOUT = 180.0
+_POLL = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that can be measured.
+
+    `name` begins its rows ("" for ours). `command` makes the command line from a port and the model's options.
+    `alive` and `ready` are paths that answer 200 once the process does and once a picture can be made.
+    `transport` is "socket" (our stream at `path`) or "post" (JSON {"prompt"} to `path`, image bytes back).
+    """
+
+    name: str
+    command: Callable[[int, ModelOptions], list[str]]
+    alive: str
+    ready: str
+    transport: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A warm server: where it is, and the seconds from its start to the first answer and to the first picture."""
+
+    server: Server
+    url: str
+    alive_seconds: float
+    ready_seconds: float
+
+
+def _ours(port: int, options: ModelOptions) -> list[str]:
+    flags = [part for name, value in asdict(options).items() for part in (f"--{name}", str(value))]
+    program = Path(sys.executable).with_name("onestroke")
+    return [str(program), "serve", "--port", str(port), "--log-level", "warning", *flags]
+
+
+def module(name: str) -> Callable[[int, ModelOptions], list[str]]:
+    """The command of a server that is a module of ours: python -m `name` PORT OPTIONS."""
+    return lambda port, options: [sys.executable, "-m", name, str(port), json.dumps(asdict(options))]
+
+
+OURS = Server("", _ours, "/livez", "/readyz", "socket", "/v1/stream")
+NAIVE = Server("naive", module("benchmarks.peers.naive"), "/ready", "/ready", "post", "/generate")
+
+
+@contextlib.contextmanager
+def running(server: Server, options: ModelOptions) -> Iterator[Running]:
+    """The server, warm, for the block. Raises ChildFailed when it does not become so."""
+    port = free_port()
+    began = time.monotonic()
+    process = spawn(server.command(port, options), stdout=subprocess.DEVNULL)
+    assert process.stderr
+    errors = Tail(process.stderr)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        alive, ready = (_until(url + path, process, errors) - began for path in (server.alive, server.ready))
+        yield Running(server, url, alive, ready)
+    finally:
+        end(process)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _until(url: str, process: subprocess.Popen[str], errors: Tail) -> float:
+    """The moment at which `url` answered 200."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ChildFailed(f"the server left with {process.returncode}:\n{errors.text()}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return time.monotonic()
+        time.sleep(_POLL)
+    raise ChildFailed(f"{url} did not answer 200 within {START_TIMEOUT:.0f} s")
