@@ -133,9 +133,9 @@ class PostWire:
             drawn = bool(await http.post(self._crowd.path, {"prompt": prompt}))
         except (BadAnswer, OSError):
             drawn = False
-            http.close()
+            await http.close()
         except asyncio.CancelledError:
-            http.close()
+            await http.close()
             raise
         self._idle.append(http)
         self._answered(seq, drawn)
@@ -145,7 +145,7 @@ class PostWire:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for http in self._idle:
-            http.close()
+            await http.close()
 
 
 WIRES: dict[str, Callable[[Crowd], Wire]] = {"socket": SocketWire, "post": PostWire}

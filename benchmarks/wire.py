@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from types import TracebackType
 from urllib.parse import quote, urlsplit
@@ -27,7 +28,7 @@ class Http:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        await self.close()
 
     async def get(self, path: str, **query: str) -> bytes:
         asked = "&".join(f"{name}={quote(value)}" for name, value in query.items())
@@ -55,7 +56,9 @@ class Http:
             raise BadAnswer(f"{status}: {answer[:200]!r}")
         return answer
 
-    def close(self) -> None:
-        if self._writer:
-            self._writer.close()
-        self._reader = self._writer = None
+    async def close(self) -> None:
+        writer, self._reader, self._writer = self._writer, None, None
+        if writer:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
