@@ -7,12 +7,14 @@
  * @property {string} prompt
  * @property {number} seed
  * @property {number} steps
+ * @property {number} width
+ * @property {number} height
  */
 
 export class Easel {
   #canvas;
   #context;
-  /** @type {{sheet: Sheet, onShown: () => void}|null} */ #next = null;
+  /** The newest picture that waits for its decoding. */ #next = null;
   #busy = false;
   /** Rises whenever what is being decoded is no longer wanted. */ #era = 0;
 

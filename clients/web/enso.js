@@ -61,8 +61,10 @@ function arc(radius, from, to) {
   return `M${points.join("L")}`;
 }
 
+/** Gaps and strokes by turns. */
 function dashes(random) {
-  return Array.from({ length: 8 }, (_, gap) => (gap % 2 ? 0.6 + 4 * random() : 0.4 + 1.8 * random()).toFixed(1)).join(" ");
+  const lengths = Array.from({ length: 8 }, (_, index) => (index % 2 ? 0.6 + 4 * random() : 0.4 + 1.8 * random()));
+  return lengths.map((length) => length.toFixed(1)).join(" ");
 }
 
 /** The same hairs on every visit. */
