@@ -203,7 +203,7 @@ async def test_a_wrong_token_is_refused() -> None:
     FakeLink(scheduler).start()
     socket, task = converse(scheduler, api_key="secret")
     await asyncio.sleep(0.1)
-    assert socket.closed == (1008, "hello needs a valid token")
+    assert socket.closed == (4401, "this server asks for a key")
     assert task.done()
 
 

@@ -199,7 +199,9 @@ def test_probes_metrics_docs_and_page(http: httpx.Client) -> None:
     page = http.get("/")
     assert "onestroke" in page.text.lower()
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert http.get("/static/onestroke.js").headers["content-type"].startswith("text/javascript")
+    module = http.get("/static/onestroke.js")
+    assert module.headers["content-type"].startswith("text/javascript")
+    assert module.headers["cache-control"] == "no-cache"
     assert http.get("/static/../../settings.py").status_code == 404
 
 

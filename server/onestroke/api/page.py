@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import mimetypes
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 WEB = Path(__file__).parent.parent / "web"
 
@@ -14,6 +16,10 @@ POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+# What the system's own table says of these differs from machine to machine.
+mimetypes.add_type("text/javascript", ".js")
+mimetypes.add_type("font/woff2", ".woff2")
 
 router = APIRouter(include_in_schema=False)
 
@@ -33,6 +39,15 @@ async def favicon() -> FileResponse:
     return FileResponse(WEB / "favicon.svg", media_type="image/svg+xml")
 
 
+class Files(StaticFiles):
+    """The page's files, asked for again each time (a 304 mostly): an upgrade must not mix old and new modules."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
 def install(app: FastAPI) -> None:
     app.include_router(router)
-    app.mount("/static", StaticFiles(directory=WEB), name="static")
+    app.mount("/static", Files(directory=WEB), name="static")

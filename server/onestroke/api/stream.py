@@ -4,7 +4,8 @@ A reader task takes keys in, a writer task sends what the outbox holds; neither 
 slow reader cannot hold up the keys and pongs are never missed. What a key means is decided by `sessions`.
 
 Client: hello{format?, token?}, generate{seq, prompt, seed?, steps?, ...}, cancel{seq}, ping.
-Server: status, ready, superseded{through}, error{seq?, code, message, field?, retry_after_ms?}, draining, pong,
+Server: status, ready, superseded{through} (of the keys up to that seq, those not yet being drawn never will
+be), error{seq?, code, message, field?, retry_after_ms?}, draining, pong,
 and per picture [u32 big-endian header length][UTF-8 JSON header][image bytes].
 """
 
@@ -42,8 +43,8 @@ KEY_TIMEOUT = 120.0
 MAX_SEQ = 2**53
 
 POLICY_VIOLATION = 1008
-GOING_AWAY = 1012
 TRY_AGAIN_LATER = 1013
+UNAUTHORIZED = 4401
 
 
 class Hello(BaseModel):
@@ -165,7 +166,7 @@ class Conversation:
                 continue
             key = self._context.settings.api_key
             if key is not None and not secrets.compare_digest(message.token or "", key):
-                await self._close(POLICY_VIOLATION, "hello needs a valid token")
+                await self._close(UNAUTHORIZED, "this server asks for a key")
                 return False
             self._format = message.format
             return True

@@ -71,7 +71,7 @@ CATALOG: dict[str, ModelSpec] = {
             source=str(EMBEDDED_FOLDER),
             family="sdxl",
             description="Onestroke's own small model: emoji-like things on coloured backgrounds, one step, any CPU",
-            licence=Licence("Apache-2.0", commercial=True),
+            licence=Licence("Apache-2.0", commercial=True, url="https://www.apache.org/licenses/LICENSE-2.0"),
             max_steps=8,
         ),
         ModelSpec(
