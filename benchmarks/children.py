@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -43,22 +44,37 @@ class Tail:
 
 
 def spawn(command: Sequence[str], **kwargs: Any) -> subprocess.Popen[str]:
-    """A process in the repository's root that can import `benchmarks`."""
+    """A process in the repository's root that can import `benchmarks`, at the head of a group of its own."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, bufsize=1, **kwargs
+        command,
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        start_new_session=True,
+        **kwargs,
     )
 
 
+def signal_group(process: subprocess.Popen[str], number: int) -> None:
+    """To the process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
 def end(process: subprocess.Popen[str]) -> None:
-    """Ask it to leave, then insist."""
+    """Ask it to leave, then insist; what it leaves behind goes with it."""
+    signal_group(process, signal.SIGCONT)
     if process.poll() is None:
         process.terminate()
         try:
             process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            process.kill()
+            signal_group(process, signal.SIGKILL)
             process.wait()
+    signal_group(process, signal.SIGKILL)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream:
             with contextlib.suppress(OSError):

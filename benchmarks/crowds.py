@@ -17,7 +17,7 @@ from benchmarks.statistics import TypistFigures, median, typist_figures
 from benchmarks.typists import Crowd, Outcome, parse
 from benchmarks.wire import Http
 
-WARM_UP = 1.0
+WARM_UP = 2.0
 """Seconds of typing before a window."""
 
 FIGURES = {
@@ -69,21 +69,21 @@ def prefix(running: Running, kind: str, typists: int) -> str:
 def window(session: Session, running: Running, kind: str, typists: int, repeat: int) -> TypistFigures:
     """One window of `typists` people, in the same rhythm for every server."""
     options = session.options
-    outcome = watch(
-        Crowd(
-            url=running.url,
-            transport=running.server.transport,
-            path=running.server.path,
-            kind=kind,
-            typists=typists,
-            keys_per_second=options.keys_per_second,
-            seconds=options.seconds,
-            warm_up=WARM_UP,
-            seed=options.seed,
-            stream=session.streams(typists),
-            timing_seed=repeat,
-        )
+    crowd = Crowd(
+        url=running.url,
+        transport=running.server.transport,
+        path=running.server.path,
+        kind=kind,
+        typists=typists,
+        keys_per_second=options.keys_per_second,
+        seconds=options.seconds,
+        warm_up=WARM_UP,
+        seed=options.seed,
+        stream=session.streams(typists),
+        timing_seed=repeat,
     )
+    with running.awake():
+        outcome = watch(crowd)
     figures = typist_figures(outcome.typists, outcome.start, outcome.end)
     say(
         f"{prefix(running, kind, typists)}: {figures.images_per_s:.1f} images/s, prompt age p95 "
@@ -112,5 +112,6 @@ def watch(crowd: Crowd) -> Outcome:
 
 async def _settle(running: Running, prompt: str) -> None:
     """Returns once a first-in-first-out server has worked off what it took in."""
-    async with Http(running.url) as http:
-        await http.post(running.server.path, {"prompt": prompt})
+    with running.awake():
+        async with Http(running.url) as http:
+            await http.post(running.server.path, {"prompt": prompt})

@@ -24,7 +24,8 @@ def http_get(server: Running, prompts: Callable[[], str], calls: int) -> list[fl
         async with Http(server.url) as http:
             return await _timed(lambda: http.get("/v1/generate", prompt=prompts()), calls)
 
-    return asyncio.run(run())
+    with server.awake():
+        return asyncio.run(run())
 
 
 def http_post(server: Running, prompts: Callable[[], str], calls: int) -> list[float]:
@@ -34,7 +35,8 @@ def http_post(server: Running, prompts: Callable[[], str], calls: int) -> list[f
         async with Http(server.url) as http:
             return await _timed(lambda: http.post(server.server.path, {"prompt": prompts()}), calls)
 
-    return asyncio.run(run())
+    with server.awake():
+        return asyncio.run(run())
 
 
 def stream(server: Running, prompts: Callable[[], str], calls: int) -> list[float]:
@@ -54,7 +56,8 @@ def stream(server: Running, prompts: Callable[[], str], calls: int) -> list[floa
 
             return await _timed(one, calls)
 
-    return asyncio.run(run())
+    with server.awake():
+        return asyncio.run(run())
 
 
 async def _timed(call: Callable[[], object], calls: int) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.children import ChildFailed, Tail, end, spawn
+from benchmarks.children import ChildFailed, Tail, end, signal_group, spawn
 from benchmarks.options import ModelOptions
 
 START_TIMEOUT = 180.0
@@ -40,12 +41,25 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A warm server: where it is, and the seconds from its start to the first answer and to the first picture."""
+    """A warm server, frozen until it is woken.
+
+    `alive_seconds` and `ready_seconds` are from its start to its first answer and until a picture can be made.
+    """
 
     server: Server
     url: str
     alive_seconds: float
     ready_seconds: float
+    process: subprocess.Popen[str]
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """It runs for the block and is frozen between blocks: some servers poll while they have nothing to do."""
+        signal_group(self.process, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            signal_group(self.process, signal.SIGSTOP)
 
 
 def _ours(port: int, options: ModelOptions) -> list[str]:
@@ -65,7 +79,7 @@ NAIVE = Server("naive", module("benchmarks.peers.naive"), "/ready", "/ready", "p
 
 @contextlib.contextmanager
 def running(server: Server, options: ModelOptions) -> Iterator[Running]:
-    """The server, warm, for the block. Raises ChildFailed when it does not become so."""
+    """The server, warm and frozen, for the block. Raises ChildFailed when it does not become warm."""
     port = free_port()
     began = time.monotonic()
     process = spawn(server.command(port, options), stdout=subprocess.DEVNULL)
@@ -74,7 +88,8 @@ def running(server: Server, options: ModelOptions) -> Iterator[Running]:
     url = f"http://127.0.0.1:{port}"
     try:
         alive, ready = (_until(url + path, process, errors) - began for path in (server.alive, server.ready))
-        yield Running(server, url, alive, ready)
+        signal_group(process, signal.SIGSTOP)
+        yield Running(server, url, alive, ready, process)
     finally:
         end(process)
 

@@ -6,9 +6,15 @@ only a call (diffusers) is a target (see `targets`). To add one: write its file 
 
 from __future__ import annotations
 
-from benchmarks.serving import NAIVE, Server
+from importlib.util import find_spec
+
+from benchmarks.serving import NAIVE, Server, module
+
+LITSERVE = Server(
+    "litserve", module("benchmarks.peers.litserve"), "/health", "/health", transport="post", path="/generate"
+)
 
 
 def servers() -> tuple[Server, ...]:
     """Every server that can run here beside ours."""
-    return (NAIVE,)
+    return (NAIVE, LITSERVE) if find_spec("litserve") else (NAIVE,)
