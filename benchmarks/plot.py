@@ -7,13 +7,15 @@ from typing import Any
 
 from benchmarks.results import Report
 
-SERIES = {
-    "": ("Onestroke", "#d9480f"),
-    "naive.": ("FastAPI + diffusers", "#868e96"),
-    "litserve.": ("LitServe", "#4263eb"),
+OURS, THEIRS = "#d9480f", "#868e96"
+CROWDS = {
+    "typists.open_loop": ("Onestroke, every key sent", OURS),
+    "typists": ("Onestroke, one in flight", "#ffa94d"),
+    "litserve.typists": ("LitServe, one in flight", "#5c7cfa"),
+    "naive.typists": ("FastAPI + diffusers, one in flight", THEIRS),
 }
-"""Prefix of the rows, the name that a reader sees, and a colour."""
-_WIDTH = 0.26
+"""What a crowd's rows begin with, the name that a reader sees, and a colour."""
+_WIDTH = 0.2
 
 
 def draw(report: Report, path: Path) -> None:
@@ -28,7 +30,7 @@ def draw(report: Report, path: Path) -> None:
     panels = [_latency] * (len(batches) > 1) + [_rate, _age] * bool(typists)
     if not panels:
         return
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False)
     for panel, axis in zip(panels, axes[0], strict=True):
         panel(axis, report, batches if panel is _latency else typists)
         axis.spines[["top", "right"]].set_visible(False)
@@ -39,7 +41,10 @@ def draw(report: Report, path: Path) -> None:
         "every prompt new",
         fontsize=9,
     )
-    figure.tight_layout()
+    if typists:
+        handles, labels = axes[0][-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.06 if typists else 0, 1, 1))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -52,8 +57,8 @@ def _numbers(report: Report, before: str, after: str) -> list[int]:
 
 def _latency(axis: Any, report: Report, batches: list[int]) -> None:
     for name, label, colour in (
-        ("pipeline", *SERIES[""]),
-        ("peer.diffusers_eager", "diffusers", SERIES["naive."][1]),
+        ("pipeline", "Onestroke", OURS),
+        ("peer.diffusers_eager", "diffusers", THEIRS),
     ):
         points = [(n, value) for n in batches if (value := report.get(f"{name}.b{n}.p50_ms"))]
         axis.plot(*zip(*points, strict=True), "o-", label=label, color=colour)
@@ -71,7 +76,6 @@ def _latency(axis: Any, report: Report, batches: list[int]) -> None:
 def _rate(axis: Any, report: Report, typists: list[int]) -> None:
     _bars(axis, report, typists, "images_per_s", "{:.1f}")
     axis.set_title("Pictures per second\n(all typists together, more is better)", fontsize=9)
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
 
 
 def _age(axis: Any, report: Report, typists: list[int]) -> None:
@@ -81,10 +85,10 @@ def _age(axis: Any, report: Report, typists: list[int]) -> None:
 
 
 def _bars(axis: Any, report: Report, typists: list[int], row: str, text: str) -> None:
-    there = [prefix for prefix in SERIES if report.get(f"{prefix}typists.{typists[0]}.{row}") is not None]
-    for i, prefix in enumerate(there):
-        label, colour = SERIES[prefix]
-        values = [report.get(f"{prefix}typists.{n}.{row}") or 0.0 for n in typists]
+    there = [crowd for crowd in CROWDS if report.get(f"{crowd}.{typists[0]}.{row}") is not None]
+    for i, crowd in enumerate(there):
+        label, colour = CROWDS[crowd]
+        values = [report.get(f"{crowd}.{n}.{row}") or 0.0 for n in typists]
         places = [place + (i - (len(there) - 1) / 2) * _WIDTH for place in range(len(typists))]
         axis.bar(places, values, _WIDTH * 0.92, label=label, color=colour)
         for place, value in zip(places, values, strict=True):
@@ -94,7 +98,7 @@ def _bars(axis: Any, report: Report, typists: list[int], row: str, text: str) ->
                 (0, 2),
                 textcoords="offset points",
                 ha="center",
-                fontsize=7,
+                fontsize=6,
             )
     axis.margins(y=0.15)
     axis.set_xticks(range(len(typists)), [str(n) for n in typists])
