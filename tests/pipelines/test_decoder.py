@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from torch import nn
 from torch.nn import functional
 
-from onestroke.pipelines import onednn
 from onestroke.pipelines.decoder import Decoder, safe_dtype, to_pixels
 from onestroke.pipelines.tiny_decoder import composed_kernel, rewrite, upsampling_kernel
 
@@ -138,32 +136,3 @@ def test_a_kl_decoder_that_overflows_in_fp16_runs_in_fp32_on_the_cpu() -> None:
     fixed = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, force_upcast=False)
     assert safe_dtype(fixed, torch.float16, CPU) is torch.float16
     assert safe_dtype(make_vae(), torch.float16, CPU) is torch.float16
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@torch.inference_mode()
-def test_packed_layers_give_what_plain_ones_give(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, stride=2), nn.Conv2d(32, 8, 1, bias=False)).to(
-        dtype
-    )
-    packed = nn.Sequential(*plain)
-    count = onednn.pack(packed)
-    assert count in (0, 2)
-    for size in (8, 16):
-        x = torch.randn(2, 16, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        assert torch.allclose(packed(x), plain(x), atol=1e-5)
-
-
-@pytest.mark.parametrize("packed", [True, False])
-@torch.inference_mode()
-def test_a_convolution_adds_its_residual_before_its_relu(
-    packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not packed:
-        monkeypatch.setattr(onednn, "packs", lambda weight: False)
-    torch.manual_seed(0)
-    weight, bias = torch.randn(8, 8, 3, 3), torch.randn(8)
-    x = torch.randn(1, 8, 6, 6).contiguous(memory_format=torch.channels_last)
-    expected = functional.relu(functional.conv2d(x, weight, bias, padding=1) + x)
-    assert torch.allclose(onednn.Conv(weight, bias, relu=True)(x, x), expected, atol=1e-4)

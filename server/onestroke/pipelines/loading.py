@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from onestroke.errors import ModelError
 from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.decoder import Decoder, safe_dtype
-from onestroke.pipelines.onednn import has_bf16, pack
+from onestroke.pipelines.layers import has_bf16, specialise
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Progress
 from onestroke.pipelines.samplers import scheduler_key
@@ -174,14 +174,14 @@ def assemble(
 ) -> Pipeline:
     """The verbs over `parts`, moved to `device`."""
     unet = parts.unet.to(device, memory_format=torch.channels_last).eval()
-    pack(unet)
+    specialise(unet)
     decode_dtype = safe_dtype(parts.vae, dtype, device)
     vae = parts.vae.to(device, memory_format=torch.channels_last).eval()
     if decode_dtype is not dtype:
         vae = vae.to(decode_dtype)
     encoders = [encoder.to(device).eval() for encoder in (parts.text_encoder, parts.text_encoder_2)]
     for encoder in encoders:
-        pack(encoder)
+        specialise(encoder)
     return Pipeline(
         spec,
         TextEncoder(

@@ -12,7 +12,7 @@ Three exact rewrites, each a change of algebra and not of the function:
    by kernels composed without the taps that reach outside.
 3. The scale to 0-255 is folded into the last kernel, centred on zero, where half precision is finest.
 
-ReLUs and residual sums ride in the convolutions (`onednn.Conv`). Everything is composed in float64.
+ReLUs and residual sums ride in the convolutions (`layers.Conv`). Everything is composed in float64.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import nn
 from torch.nn import functional
 
-from onestroke.pipelines.onednn import Conv
+from onestroke.pipelines.layers import Conv
 
 # Row o of each: which of the k taps land on input i-1, i, i+1 (phases) or i+1, i, i, i-1 (transposed).
 _TRANSPOSED = [[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]]

@@ -1,9 +1,14 @@
-"""Convolutions and linear layers on oneDNN with weights packed once.
+"""Layers that compute what torch's compute, faster on CPUs.
 
-torch reorders a layer's weights into oneDNN's blocked layout on every call; where the weights outweigh the
-activations (the small, deep levels of a UNet at batch 1) that costs as much as the arithmetic. The operators
-used here are the ones that torch's own compiler emits for CPUs; they also take the ReLU and the residual sum
-that follow into the same pass over memory. Everything here falls back to plain torch where they are missing.
+*Convolutions and linear layers.* torch reorders a layer's weights into oneDNN's blocked layout on every call;
+where the weights outweigh the activations (the small, deep levels of a UNet at batch 1) that costs as much as
+the arithmetic. Here they are packed once, by the operators that torch's own compiler emits for CPUs, which also
+take the ReLU and the residual sum that follow into the same pass over memory.
+
+*Group normalisation.* Below 1024 pixels torch's channels-last kernel walks a group's few channels at a time; a
+round trip through the contiguous layout is 3 to 10 times faster (measured at 2x2 to 16x16, 64 to 320 channels).
+
+Where oneDNN or its operators are missing everything here is plain torch.
 """
 
 from __future__ import annotations
@@ -115,22 +120,49 @@ class PackedConv(Conv):
         return super().forward(x)
 
 
-def pack(module: nn.Module) -> int:
-    """Replace the layers inside `module` that oneDNN packs, and say how many. Outputs do not change.
+class SmallGroupNorm(nn.GroupNorm):
+    """Group normalisation that takes small channels-last pictures through the contiguous layout."""
+
+    PIXELS = 1024
+    """From this many on torch's channels-last kernel takes another way, and is the faster one."""
+
+    @classmethod
+    def of(cls, norm: nn.GroupNorm) -> SmallGroupNorm:
+        made = cls(norm.num_groups, norm.num_channels, norm.eps, norm.affine, device="meta")
+        made.weight, made.bias = norm.weight, norm.bias
+        return made.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        small = x.dim() == 4 and x.shape[2] * x.shape[3] < self.PIXELS
+        if not small or x.is_contiguous():
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
+def specialise(module: nn.Module) -> int:
+    """Replace the layers inside `module` that run faster here, and say how many. The function does not change.
 
     Linear layers are packed in bf16 only: in fp32 torch uses MKL, whose packing is not reachable here.
     """
     count = 0
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv2d) and _packs_conv(child):
-            setattr(module, name, PackedConv(child))
-        elif isinstance(child, nn.Linear) and child.weight.dtype is torch.bfloat16 and packs(child.weight):
-            setattr(module, name, PackedLinear(child))
+        made = _specialised(child)
+        if made is None:
+            count += specialise(child)
         else:
-            count += pack(child)
-            continue
-        count += 1
+            setattr(module, name, made)
+            count += 1
     return count
+
+
+def _specialised(layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, nn.Conv2d) and _packs_conv(layer):
+        return PackedConv(layer)
+    if isinstance(layer, nn.Linear) and layer.weight.dtype is torch.bfloat16 and packs(layer.weight):
+        return PackedLinear(layer)
+    if isinstance(layer, nn.GroupNorm) and layer.weight is not None and layer.weight.device.type == "cpu":
+        return SmallGroupNorm.of(layer)
+    return None
 
 
 def _packs_conv(conv: nn.Conv2d) -> bool:
