@@ -67,7 +67,10 @@ class EmbeddingCache:
 
 
 class TextEncoder:
-    """Both tokenizers and both CLIPs of an SDXL model. `tokenize` is thread-safe, `encode` is not."""
+    """Both tokenizers and both CLIPs of an SDXL model. `tokenize` is thread-safe, `encode` is not.
+
+    The first CLIP comes without its last layer (see `without_last_layer`), whose output nothing reads.
+    """
 
     def __init__(
         self, tokenizers: Sequence[Any], encoders: Sequence[Any], *, bucket: int, cache_bytes: int
@@ -115,9 +118,16 @@ class TextEncoder:
         for which, encoder in enumerate(self.encoders):
             ids = torch.stack([tokens.ids[which] for tokens in padded]).to(encoder.device)
             output = encoder(ids, output_hidden_states=True)
-            hidden.append(output.hidden_states[-2])
+            is_last = which == len(self.encoders) - 1
+            hidden.append(output.hidden_states[-2 if is_last else -1])
             pooled = output[0]
         assert pooled is not None
         joined = torch.cat(hidden, dim=-1)
         # Copies: a slice would keep its whole bucket alive in the cache.
         return [Embedding(joined[i].clone(), pooled[i].clone()) for i in range(len(chunk))]
+
+
+def without_last_layer(encoder: Any) -> Any:
+    """A CLIPTextModel of which only `hidden_states[-2]` was used, now its `hidden_states[-1]`."""
+    encoder.encoder.layers = encoder.encoder.layers[:-1]
+    return encoder
