@@ -41,7 +41,13 @@ def test_no_input_breaks_a_route_or_its_error_envelope(
     if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query):
         return  # nothing that could be wrong
 
-    @settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=15,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(case=operation.as_strategy(generation_mode=mode))
     def attempt(case: schemathesis.Case) -> None:
         answer = case.call(timeout=60)
