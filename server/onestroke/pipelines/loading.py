@@ -30,7 +30,7 @@ SERVED = "StableDiffusionXLPipeline"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TEXT_BUCKETS = {"cpu": 2}
 """Prompts encoded at a time, by device, 4 elsewhere (not measured there). On the CPU a model of the embedded
-one's size takes 3.2, 3.8, 5.5 and 8.7 ms for one new prompt and 23, 15, 11 and 8.7 ms for eight, in buckets of 1, 2,
+one's size takes 3.2, 3.8, 5.5 and 8.7 ms for one new prompt and 23, 15, 11 and 8.7 ms for eight in buckets of 1, 2,
 4 and 8; beside 40 ms for one whole picture and 250 for eight, two is within 3% of the best at either end."""
 CACHE_BYTES = 64 << 20
 
