@@ -17,11 +17,15 @@ MIN_CALLS = 3
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Repeated calls of one kind: `run(calls)` gives the seconds of each. `n` pictures come of one call."""
+    """Repeated calls of one kind: `run(calls)` gives the seconds of each. `n` pictures come of one call.
+
+    `weight` makes a block longer: where the tail is reported, more calls are wanted.
+    """
 
     name: str
     n: int
     run: Callable[[int], list[float]]
+    weight: float = 1.0
 
 
 def measure(session: Session) -> None:
@@ -47,7 +51,10 @@ def take_turns(blocks: list[Block], rounds: int, seconds: float) -> dict[str, li
     for n in sorted({block.n for block in blocks}):
         group = [block for block in blocks if block.n == n]
         say(f"batch {n}: {', '.join(block.name for block in group)}")
-        calls = {block.name: max(MIN_CALLS, round(seconds / median(block.run(MIN_CALLS)))) for block in group}
+        calls = {
+            block.name: max(MIN_CALLS, round(block.weight * seconds / median(block.run(MIN_CALLS))))
+            for block in group
+        }
         for _ in range(rounds):
             for block in group:
                 found[block.name] += block.run(calls[block.name])
@@ -74,15 +81,18 @@ def _wires(session: Session) -> list[Block]:
     options = session.options
     prompts = session.prompts()
     blocks = []
-    if "http" in options:
+    if "http" in options or "socket" in options:
         ours, same = session.server(OURS), session.prompts().prompt()
+    if "http" in options:
         blocks += [
-            Block("http.b1", 1, lambda calls: latency.http_get(ours, prompts.prompt, calls)),
+            Block("http.b1", 1, lambda calls: latency.http_get(ours, prompts.prompt, calls), weight=2),
             Block("cache_hit.http.b1", 1, lambda calls: latency.http_get(ours, lambda: same, calls)),
         ]
     if "socket" in options:
         ours_too = session.server(OURS)
-        blocks.append(Block("socket.b1", 1, lambda calls: latency.stream(ours_too, prompts.prompt, calls)))
+        blocks.append(
+            Block("socket.b1", 1, lambda calls: latency.stream(ours_too, prompts.prompt, calls), weight=2)
+        )
     for server in servers():
         if server.name in options:
             peer = session.server(server)

@@ -29,7 +29,7 @@ class Options:
     model: ModelOptions = field(default_factory=ModelOptions)
     parts: tuple[str, ...] = PARTS
     seed: int = 20_250
-    seconds: float = 6.0
+    seconds: float = 5.0
     repeats: int = 3
     rounds: int = 5
     block_seconds: float = 0.8

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from benchmarks.prompts import Prompts
-from onestroke.pipelines.onednn import Conv
+from onestroke.pipelines.layers import Conv
 
 _REPEATS = 7
 _CONVOLUTIONS = ((8, 160, 32, 32), (4, 160, 64, 64), (1, 32, 256, 256), (1, 64, 256, 256), (2, 256, 64, 64))

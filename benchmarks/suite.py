@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import contextlib
 import time
 
 import psutil
@@ -23,7 +23,7 @@ def measure(options: Options, command: str) -> Report:
     `ratio.typists.open_loop.N` sends ours every key, as its own page does, and the peer still gets latest-wins
     clients: each server with the clients that suit it.
     """
-    began, others = time.monotonic(), _busy_of_others()
+    began, others = time.monotonic(), busy_of_others()
     with Session(options, command) as session:
         if any(part in options for part in ("pipeline", "http", "socket", "naive", "litserve")):
             latencies.measure(session)
@@ -32,21 +32,29 @@ def measure(options: Options, command: str) -> Report:
         if "roofline" in options:
             _roofline(session)
         _compare(session.report, options)
-    seconds = time.monotonic() - began
-    disturbed = max(0.0, _busy_of_others() - others) / seconds / (psutil.cpu_count() or 1)
-    session.report.add("machine.others_share", disturbed, "share")
-    session.report.add("machine.run_s", seconds, "s")
+        seconds = time.monotonic() - began
+        disturbed = max(0.0, busy_of_others() - others) / seconds / (psutil.cpu_count() or 1)
+        session.report.add("machine.others_share", disturbed, "share")
+        session.report.add("machine.run_s", seconds, "s")
     if disturbed > LOUD:
         say(f"others used {100 * disturbed:.0f}% of this machine meanwhile: do not keep these figures")
     return session.report
 
 
-def _busy_of_others() -> float:
-    """Processor seconds since the machine's start that were not ours or our (ended) children's."""
+def busy_of_others() -> float:
+    """Processor seconds since the machine's start that went neither to this process nor to its descendants.
+
+    Descendants that have ended count with the parent that waited for them, so ask while the servers still run.
+    """
     times = psutil.cpu_times()
-    busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return float(busy) - sum(each.ru_utime + each.ru_stime for each in usage)
+    counted_twice = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - counted_twice
+    own = 0.0
+    for process in (me := psutil.Process(), *me.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            used = process.cpu_times()
+            own += used.user + used.system + used.children_user + used.children_system
+    return float(busy) - own
 
 
 def _roofline(session: Session) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,7 +19,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from benchmarks.options import ModelOptions
-from benchmarks.peers.diffusers_call import DiffusersCall
+
+if TYPE_CHECKING:
+    from benchmarks.peers.diffusers_call import DiffusersCall
 
 
 class Ask(BaseModel):
@@ -46,6 +49,8 @@ def create_app(call: DiffusersCall) -> FastAPI:
 
 
 def main() -> None:
+    from benchmarks.peers.diffusers_call import DiffusersCall
+
     port, options = int(sys.argv[1]), ModelOptions(**json.loads(sys.argv[2]))
     uvicorn.run(create_app(DiffusersCall(options)), host="127.0.0.1", port=port, log_level="warning")
 
