@@ -11,7 +11,7 @@ from onestroke.errors import ModelError
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
-SAMPLERS = ("euler", "euler_ancestral", "ddim", "lcm")
+SAMPLERS = ("euler", "euler_ancestral", "ddim", "lcm", "tcd")
 """Samplers that a request may name; each is a table read off diffusers' scheduler of that name."""
 
 
