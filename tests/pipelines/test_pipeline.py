@@ -80,11 +80,11 @@ def test_a_picture_is_the_same_to_the_bit_whatever_its_neighbours_and_its_place(
     pipeline.step(rows)
     for n in (1, 2, 4):
         latents = torch.stack([rows[0].latents] * n)
-        expected = pipeline.decoder(latents)[0]
+        expected = pipeline.decoder(latents)[0][0]
         for place in range(n):
             company = [row.latents for row in rows[1:n]]
             company.insert(place, rows[0].latents)
-            assert np.array_equal(pipeline.decoder(torch.stack(company))[place], expected)
+            assert np.array_equal(pipeline.decoder(torch.stack(company))[0][place], expected)
 
 
 def test_rows_at_different_steps_of_different_samplers_share_one_forward(
@@ -136,6 +136,27 @@ def test_pictures_leave_in_sub_batches_in_order(pipeline32: Pipeline, ask: Ask) 
     for batch, pictures in parts:
         assert len(batch) == len(pictures)
         assert {(picture.shape, picture.dtype.name) for picture in pictures} == {((SIZE, SIZE, 3), "uint8")}
+
+
+def test_a_picture_that_is_not_finite_fails_alone(
+    pipeline32: Pipeline, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = prepare(pipeline32, [ask(seed=i) for i in range(4)])
+    pipeline32.step(rows)
+    healthy = pipeline32.decoder._centred
+
+    def overflowing(latents: torch.Tensor) -> torch.Tensor:
+        centred = healthy(latents).clone()
+        centred[2, 0, 0, 0] = float("inf")
+        return centred
+
+    monkeypatch.setattr(pipeline32.decoder, "_centred", overflowing)
+    monkeypatch.setattr(pipeline32, "decode_batch", 4)
+    drawn = [
+        row.id for batch, pictures in pipeline32.decode(rows) for row, _ in zip(batch, pictures, strict=True)
+    ]
+    assert drawn == [0, 1, 3]
+    assert isinstance(rows[2].error, GenerationFailed)
 
 
 def test_a_size_other_than_the_default_is_drawn(pipeline32: Pipeline, ask: Ask) -> None:

@@ -30,10 +30,12 @@ class Decoder:
             self._scale = self._scale * torch.tensor(std, device=device)
             self._shift = torch.tensor(mean, device=device)
 
-    def __call__(self, latents: torch.Tensor) -> Pixels:
-        """fp32 latents (n, channels, h, w) to uint8 pixels (n, height, width, 3)."""
+    def __call__(self, latents: torch.Tensor) -> tuple[Pixels, list[bool]]:
+        """fp32 latents (n, channels, h, w) to uint8 pixels (n, height, width, 3), and which are finite."""
         unscaled = latents * self._scale.view(1, -1, 1, 1) + self._shift.view(1, -1, 1, 1)
-        return to_pixels(self._centred(unscaled))
+        centred = self._centred(unscaled)
+        finite = torch.isfinite(centred.sum((1, 2, 3), dtype=torch.float32))
+        return to_pixels(centred), finite.tolist()
 
     def _centred(self, latents: torch.Tensor) -> torch.Tensor:
         """Unscaled fp32 latents to (n, height, width, 3) in -127.5 to 127.5, not clamped yet."""

@@ -148,14 +148,22 @@ class Pipeline:
 
     @torch.inference_mode()
     def decode(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], list[Pixels]]]:
-        """Pictures, (height, width, 3) uint8, in sub-batches of `decode_batch` or fewer, each once it is ready."""
+        """Pictures, (height, width, 3) uint8, in sub-batches of `decode_batch` or fewer, each once it is ready.
+
+        A row whose picture is not finite gets a GenerationFailed as its `error` and no picture.
+        """
         waiting = list(rows)
         while waiting:
             n = self.decode_batch
             while n > len(waiting):
                 n //= 2
             batch, waiting = waiting[:n], waiting[n:]
-            yield batch, list(self.decoder(torch.stack([row.latents for row in batch])))
+            pixels, finite = self.decoder(torch.stack([row.latents for row in batch]))
+            for row, good in zip(batch, finite, strict=True):
+                if not good:
+                    row.error = GenerationFailed("its picture is not finite")
+            drawn = [i for i, good in enumerate(finite) if good]
+            yield [batch[i] for i in drawn], [pixels[i] for i in drawn]
 
     def _column(self, values: Sequence[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1).to(self.device)

@@ -143,11 +143,15 @@ class WorkerProcess:
 
         def decode(part: Sequence[int]) -> None:
             nonlocal decoded
-            for rows, arrays in self._engine.decode([self._rows[row_id] for row_id in part]):
+            asked = [self._rows[row_id] for row_id in part]
+            for rows, arrays in self._engine.decode(asked):
                 seconds = time.perf_counter() - began
                 decoded += len(rows)
                 for row, pixels in zip(rows, arrays, strict=True):
                     self._images.submit(self._finish, row, pixels, len(order.step), seconds)
+            for row in asked:
+                if row.error:
+                    self._fail(row.id, row.error)
 
         self._guarded(self._alive(order.decode), decode)
         return [Sample("decode", decoded, time.perf_counter() - began)] if decoded else []
