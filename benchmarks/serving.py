@@ -29,6 +29,8 @@ class Server:
     `name` begins its rows ("" for ours). `command` makes the command line from a port and the model's options.
     `alive` and `ready` are paths that answer 200 once the process does and once a picture can be made.
     `transport` is "socket" (our stream at `path`) or "post" (JSON {"prompt"} to `path`, image bytes back).
+    `freezes`: it may be stopped while it is not its turn, because it polls when idle or works off what nobody
+    waits for any more. Ours does neither, and would take the lost time for a hanging worker.
     """
 
     name: str
@@ -37,11 +39,17 @@ class Server:
     ready: str
     transport: str
     path: str
+    freezes: bool = True
+
+    @property
+    def prefix(self) -> str:
+        """What its rows begin with."""
+        return f"{self.name}." if self.name else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A warm server, frozen until it is woken.
+    """A warm server, frozen until it is woken (see `Server.freezes`).
 
     `alive_seconds` and `ready_seconds` are from its start to its first answer and until a picture can be made.
     """
@@ -54,11 +62,15 @@ class Running:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
-        """It runs for the block and is frozen between blocks: some servers poll while they have nothing to do."""
+        """It runs for the block, and is frozen between blocks."""
         signal_group(self.process, signal.SIGCONT)
         try:
             yield
         finally:
+            self.freeze()
+
+    def freeze(self) -> None:
+        if self.server.freezes:
             signal_group(self.process, signal.SIGSTOP)
 
 
@@ -73,7 +85,7 @@ def module(name: str) -> Callable[[int, ModelOptions], list[str]]:
     return lambda port, options: [sys.executable, "-m", name, str(port), json.dumps(asdict(options))]
 
 
-OURS = Server("", _ours, "/livez", "/readyz", "socket", "/v1/stream")
+OURS = Server("", _ours, "/livez", "/readyz", "socket", "/v1/stream", freezes=False)
 NAIVE = Server("naive", module("benchmarks.peers.naive"), "/ready", "/ready", "post", "/generate")
 
 
@@ -88,8 +100,9 @@ def running(server: Server, options: ModelOptions) -> Iterator[Running]:
     url = f"http://127.0.0.1:{port}"
     try:
         alive, ready = (_until(url + path, process, errors) - began for path in (server.alive, server.ready))
-        signal_group(process, signal.SIGSTOP)
-        yield Running(server, url, alive, ready, process)
+        started = Running(server, url, alive, ready, process)
+        started.freeze()
+        yield started
     finally:
         end(process)
 

@@ -79,8 +79,7 @@ class Session:
             say(f"starting the {server.name or 'onestroke'} server")
             started = self._stack.enter_context(running(server, self.options.model))
             self._servers[server.name] = started
-            prefix = f"{server.name}." if server.name else ""
             if server is OURS:
                 self.report.add("start.page_s", started.alive_seconds, "s")
-            self.report.add(f"{prefix}start.ready_s", started.ready_seconds, "s")
+            self.report.add(f"{server.prefix}start.ready_s", started.ready_seconds, "s")
         return self._servers[server.name]

@@ -59,6 +59,9 @@ def busy_of_others() -> float:
 
 def _roofline(session: Session) -> None:
     """Measured rates, GFLOP and roofline time of one picture, and the share of it that ours reaches."""
+    if session.child("ours").device != "cpu":
+        say("no roofline: the rates of a processor say nothing about another device")
+        return
     say("roofline")
     report, batches = session.report, session.options.batches
     found = session.child("ours").ask(

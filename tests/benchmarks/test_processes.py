@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -52,6 +53,14 @@ def test_a_server_is_frozen_unless_woken_and_ends_with_all_that_it_started() -> 
         assert until(lambda: grandchild.status() == psutil.STATUS_STOPPED)
     assert until(lambda: not process.is_running())
     assert until(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_server_that_must_not_be_frozen_runs_on() -> None:
+    with running(replace(server(SERVER), freezes=False), ModelOptions()) as started:
+        with started.awake():
+            pass
+        time.sleep(0.05)
+        assert psutil.Process(started.process.pid).status() != psutil.STATUS_STOPPED
 
 
 def test_a_server_that_does_not_come_up_says_why() -> None:
