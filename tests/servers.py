@@ -45,8 +45,8 @@ class Server:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self._log.append(line)
-            if found := re.search(r"http://\S+", line):
-                self.url = found.group()
+            if found := re.search(r"Onestroke is at (\S+);", line):
+                self.url = found.group(1)
                 break
         else:
             raise AssertionError("the server did not start:\n" + "".join(self._log))

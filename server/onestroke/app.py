@@ -29,12 +29,12 @@ def create_app(
     spec: ModelSpec,
     *,
     engine: str = TORCH_ENGINE,
-    on_fatal: Callable[[], None] | None = None,
+    on_change: Callable[[Scheduler], None] = lambda scheduler: None,
 ) -> FastAPI:
     """The server as an ASGI app; its lifespan starts the worker and drains it again.
 
-    `engine` names the worker's engine factory (tests put a double there); `on_fatal` is called when the model
-    turns out to be impossible to load.
+    `engine` names the worker's engine factory (tests put a double there); `on_change` is called whenever
+    readiness or progress changes.
     """
     metrics = Metrics()
 
@@ -42,7 +42,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with serving(settings, spec, metrics, engine=engine) as scheduler:
             app.state.context = Context(settings, spec, scheduler, metrics)
-            unwatch = scheduler.watch(lambda: on_fatal() if on_fatal and scheduler.fatal else None)
+            unwatch = scheduler.watch(lambda: on_change(scheduler))
             yield
             unwatch()
 

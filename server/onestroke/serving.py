@@ -15,6 +15,7 @@ import uvicorn
 from onestroke.api.context import Context
 from onestroke.app import create_app
 from onestroke.models.catalog import choose
+from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,15 @@ class Server(uvicorn.Server):
     """uvicorn closes sockets at the first signal; here accepted work is finished before that."""
 
     failed = False
+    told = False
+
+    def on_change(self, scheduler: Scheduler, url: str) -> None:
+        """One clear line when pictures can be made; the end when they never will be."""
+        if scheduler.ready and not self.told:
+            self.told = True
+            say(f"Ready: type at {url}")
+        if scheduler.fatal:
+            self.failed = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Unready, sessions told, accepted work answered; then close. A second Ctrl-C cuts it short."""
@@ -35,11 +45,6 @@ class Server(uvicorn.Server):
             await asyncio.wait([drained], timeout=0.1)
         drained.cancel()
         await super().shutdown(sockets)
-
-    def give_up(self) -> None:
-        """The model can never be served: leave with a failure instead of answering 503 for ever."""
-        self.failed = True
-        self.should_exit = True
 
 
 def run(settings: Settings) -> int:
@@ -51,7 +56,9 @@ def run(settings: Settings) -> int:
     log.info("licence", name=spec.licence.name, terms=spec.licence.terms, url=spec.licence.url or None)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
-    app = create_app(settings, spec, on_fatal=lambda: server.give_up())
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    app = create_app(settings, spec, on_change=lambda scheduler: server.on_change(scheduler, url))
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -66,12 +73,16 @@ def run(settings: Settings) -> int:
         lifespan="on",
     )
     server = Server(config)
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    sys.stderr.write(f"Onestroke is at http://{f'[{shown}]' if ':' in shown else shown}:{port}\n")
-    sys.stderr.flush()
+    say(f"Onestroke is at {url}; the page shows the warm-up")
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return 1 if server.failed else 0
+
+
+def say(line: str) -> None:
+    """A line for people, whatever the log's format and level."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def bind(settings: Settings) -> socket.socket:
