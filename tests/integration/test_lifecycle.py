@@ -88,6 +88,20 @@ async def test_a_hanging_worker_is_replaced() -> None:
             assert await behind == 200
 
 
+async def test_a_frozen_and_thawed_server_goes_on_with_the_same_worker() -> None:
+    with serving() as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            worker = server.worker_pid
+            drawing = asyncio.create_task(call(client, "slow fox"))
+            await asyncio.sleep(0.1)
+            for signal_ in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in (worker, server.process.pid):
+                    os.kill(pid, signal_)
+                await asyncio.sleep(6.0 if signal_ is signal.SIGSTOP else 0.0)
+            assert await drawing == 200
+            assert server.worker_pid == worker
+
+
 async def test_sigterm_finishes_what_was_accepted_and_tells_the_sockets() -> None:
     server = Server(double=True).until_ready()
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:

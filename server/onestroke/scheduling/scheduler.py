@@ -49,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 HANG_FLOOR = 5.0
 HANG_FACTOR = 20.0
+ASLEEP = 0.5
+"""A timer that fires this many seconds late says that the front did not run meanwhile."""
 SLOTS_PER_ROW = 4
 """A worker holds this many begun rows for each row of its largest pass, so that bulk can sit one out."""
 CREDIT = 1.0
@@ -343,13 +345,20 @@ class Scheduler:
             worker.link.send(Prepare(late))
         self._forget_prepared(plan.encode)
         ids = [tuple(row.id for row in rows) for rows in (plan.encode, plan.rows, plan.decode)]
-        watchdog = self._loop.call_later(
-            max(HANG_FLOOR, HANG_FACTOR * plan.predicted), worker.link.kill, "hang"
-        )
+        due = now + max(HANG_FLOOR, HANG_FACTOR * plan.predicted)
+        watchdog = self._loop.call_at(due, self._overdue, worker, due)
         worker.running = RunningPass(next(self._pass_ids), plan, now, watchdog)
         self.metrics.dispatch_stop.labels(reason=plan.stop).inc()
         self.metrics.batch_size.observe(plan.unet_rows)
         worker.link.send(Pass(worker.running.id, *ids))
+
+    def _overdue(self, worker: WorkerState, due: float) -> None:
+        """A pass hangs; unless this very process slept (a frozen container), then its answer may be waiting."""
+        if worker.running and self.now - due > ASLEEP:
+            again = self.now + HANG_FLOOR
+            worker.running.watchdog = self._loop.call_at(again, self._overdue, worker, again)
+        else:
+            worker.link.kill("hang")
 
     def _limits(self, fits: Fits) -> Limits:
         rows = self.settings.max_batch
