@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parent.parent
-READY_WITHIN = 120.0
+READY_WITHIN = 240.0
 
 DOUBLE = """
 import sys
@@ -54,14 +54,14 @@ class Server:
     def until_ready(self, within: float = READY_WITHIN) -> Server:
         until = time.monotonic() + within
         while time.monotonic() < until:
-            if httpx.get(f"{self.url}/readyz").status_code == 200:
+            if httpx.get(f"{self.url}/readyz", timeout=60).status_code == 200:
                 return self
             time.sleep(0.05)
         raise AssertionError(f"not ready within {within} s")
 
     @property
     def worker_pid(self) -> int:
-        (worker,) = httpx.get(f"{self.url}/readyz").json()["workers"]
+        (worker,) = httpx.get(f"{self.url}/readyz", timeout=60).json()["workers"]
         return int(worker["pid"])
 
     @property

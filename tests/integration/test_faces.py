@@ -60,7 +60,7 @@ def test_a_url_draws_the_same_picture(sdk: openai.OpenAI) -> None:
     asked = {"prompt": "a fox & a hen?", "output_format": "png", "extra_body": {"seed": 5}}
     by_url = sdk.images.generate(response_format="url", **asked)  # type: ignore[call-overload]
     by_value = sdk.images.generate(**asked)  # type: ignore[call-overload]
-    assert httpx.get(by_url.data[0].url).content == base64.b64decode(by_value.data[0].b64_json)
+    assert httpx.get(by_url.data[0].url, timeout=60).content == base64.b64decode(by_value.data[0].b64_json)
 
 
 def test_streaming_ends_with_the_completed_picture(sdk: openai.OpenAI) -> None:
@@ -234,7 +234,8 @@ def test_the_servers_own_page_may_call(http: httpx.Client, double_server: Server
 
 def test_a_key_guards_every_v1_route() -> None:
     with serving(env={"ONESTROKE_API_KEY": "secret"}) as server:
-        for path in ("/v1/models", "/v1/generate?prompt=x"):
-            assert httpx.get(server.url + path).status_code == 401
-            assert httpx.get(server.url + path, headers={"authorization": "Bearer secret"}).status_code == 200
-        assert httpx.get(server.url + "/livez").status_code == 200
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            for path in ("/v1/models", "/v1/generate?prompt=x"):
+                assert client.get(path).status_code == 401
+                assert client.get(path, headers={"authorization": "Bearer secret"}).status_code == 200
+            assert client.get("/livez").status_code == 200
