@@ -233,9 +233,12 @@ def test_the_servers_own_page_may_call(http: httpx.Client, double_server: Server
 
 
 def test_a_key_guards_every_v1_route() -> None:
-    with serving(env={"ONESTROKE_API_KEY": "secret"}) as server:
-        with httpx.Client(base_url=server.url, timeout=60) as client:
-            for path in ("/v1/models", "/v1/generate?prompt=x"):
-                assert client.get(path).status_code == 401
-                assert client.get(path, headers={"authorization": "Bearer secret"}).status_code == 200
-            assert client.get("/livez").status_code == 200
+    key = {"authorization": "Bearer secret"}
+    with (
+        serving(env={"ONESTROKE_API_KEY": "secret"}) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        for path in ("/v1/models", "/v1/generate?prompt=x"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers=key).status_code == 200
+        assert client.get("/livez").status_code == 200
