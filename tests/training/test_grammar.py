@@ -1,0 +1,136 @@
+"""What prompts mean."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from training import codes
+from training.captions import Captions
+from training.concepts import COLOUR_NAMES, COLOURS, CONCEPTS, INDEX, NAMES
+from training.grammar import parse, slips
+
+
+def meaning(prompt: str) -> str:
+    """The target in words."""
+    return str(parse(prompt))
+
+
+def test_the_table_is_what_the_card_says() -> None:
+    """120 concepts with distinct words; twelve colours and white."""
+    words = [word for concept in CONCEPTS for word in concept.words]
+    assert len(CONCEPTS) == 120
+    assert len(words) == len(set(words))
+    assert len(COLOURS) == 13
+    assert "white" in COLOURS
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target"),
+    [
+        ("", "nothing on white"),
+        ("cat", "cat on white"),
+        ("CATS!!", "cat on white"),
+        ("a picture of a cute bunny", "rabbit on white"),
+        ("evil robot on black", "robot on black"),
+        ("red apple on a blue background", "apple on blue"),
+        ("blue apple", "blue apple on white"),
+        ("black cat on orange", "black cat on orange"),
+        ("orange", "orange on white"),
+        ("orange cat", "cat on white"),
+        ("orange dog", "orange dog on white"),
+        ("green", "frog on white"),
+        ("blue background", "nothing on blue"),
+        ("pizza, green background", "pizza on green"),
+        ("cat with a blue hat", "cat on white"),
+        ("cat with a blue background", "cat on blue"),
+        ("cat and dog", "cat on white"),
+        ("happy", "smiling face on white"),
+        ("happy dog", "dog on white"),
+        ("ice cream", "ice cream on white"),
+        ("dark blue car", "navy car on white"),
+        ("bike", "bicycle on white"),
+        ("automobile", "car on white"),
+        ("bannana", "banana on white"),
+        ("elehpant", "elephant on white"),
+        ("xyzzy", "nothing on white"),
+        ("democracy", "nothing on white"),
+        ("clown", "nothing on white"),
+        ("xyzzy on red", "nothing on red"),
+    ],
+)
+def test_finished_prompts(prompt: str, target: str) -> None:
+    """Things, synonyms, colours, backgrounds, slips and nonsense."""
+    assert meaning(prompt) == target
+
+
+def test_key_by_key() -> None:
+    """The prompt of every demo, as it is typed: the picture changes three times and never back."""
+    full = "red apple on a blue background"
+    seen = [meaning(full[:end]) for end in range(1, len(full) + 1)]
+    changes = [seen[0], *(now for before, now in pairwise(seen) if now != before)]
+    assert changes == ["rocket on white", "apple on white", "apple on blue"]
+    assert seen[full.index("on a") + 3] == "apple on white"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_thing_once_named_stays(name: str) -> None:
+    """Its own name draws it, its beginnings draw something, and going on with a background keeps it."""
+    assert parse(name).concept == INDEX[name]
+    for end in range(1, len(name) + 1):
+        assert parse(name[:end]).concept is not None, name[:end]
+    tail = f"{name} on a pink background"
+    for end in range(len(name), len(tail) + 1):
+        assert parse(tail[:end]).concept == INDEX[name], tail[:end]
+
+
+def test_popularity_decides() -> None:
+    """One letter draws the first name in the table that begins with it."""
+    for letter in "bcdefghklmoprstuw":
+        first = next(i for i, name in enumerate(NAMES) if name.startswith(letter))
+        assert parse(letter).concept == first
+
+
+def test_words_draw_their_concept() -> None:
+    """Nearly every word in the table draws its own concept; the rest begin with another concept's word."""
+    wrong = [w for i, concept in enumerate(CONCEPTS) for w in concept.words if parse(w + " ").concept != i]
+    assert len(wrong) <= 3, wrong
+
+
+def test_slips_keep_the_first_letter() -> None:
+    """A slip of the finger is near, and never the word itself."""
+    near = set(slips("tiger"))
+    assert {"tigr", "tigger", "itger"} & near == {"tigr", "tigger"}
+    assert all(word[0] == "t" for word in near)
+
+
+def test_captions_repeat() -> None:
+    """A seed fixes the stream, and the grammar gives every caption's target."""
+    texts, targets = Captions(3).batch(200)
+    assert Captions(3).batch(200) == (texts, targets)
+    assert targets == [parse(text) for text in texts]
+    assert 0.02 < sum(target.concept is None for target in targets) / 200 < 0.4
+
+
+def test_codes_round_trip() -> None:
+    """Targets survive being codes, with noise on them."""
+    targets = [
+        parse(p) for p in ("blue cat on pink", "apple", "xyzzy", "xyzzy on teal", "pink robot on black")
+    ]
+    noisy = codes.encode(targets) + 0.1
+    assert codes.decode(noisy) == targets
+    assert noisy.shape == (5, codes.CODE)
+
+
+def test_held_out_pairs_are_never_sampled() -> None:
+    """What the judge calls held out really is."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        target = codes.sample(rng)
+        if target.concept is not None:
+            assert target.background not in codes.HELD_BACKGROUNDS[target.concept]
+            assert target.colour is None or target.colour not in codes.HELD_COLOURS[target.concept]
+    assert all(len(held) == 2 and COLOUR_NAMES.index("white") not in held for held in codes.HELD_BACKGROUNDS)

@@ -1,0 +1,142 @@
+"""Each trainer takes a few steps on a tiny world, and what comes out loads as a pipeline."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from training import codes, decoder, export, generator, latents, sharpen, text
+from training import encoder as vae_encoder
+from training.latents import CHANNELS, Composer, Encoder
+from training.optim import Average, Clock, Muon, cosine, orthogonal
+
+MOMENT = 0.002
+"""Minutes: a step or two."""
+
+
+def test_orthogonal_updates() -> None:
+    """Singular values end near one, for wide and tall matrices."""
+    for shape in ((2, 24, 64), (1, 64, 24)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.min() > 0.4
+        assert values.max() < 1.4
+
+
+def test_muon_learns_and_forgets_gradients() -> None:
+    """A linear map is fitted; gradients are dropped; the state goes into a checkpoint and back."""
+    torch.manual_seed(0)
+    net, goal = nn.Linear(16, 16), torch.randn(16, 16)
+    optimiser = Muon(net.named_parameters(), muon_rate=0.05, adam_rate=0.05, weight_decay=0)
+    losses = []
+    for step in range(80):
+        x = torch.randn(64, 16)
+        loss = (net(x) - x @ goal).pow(2).mean()
+        loss.backward()
+        optimiser.step(cosine(step / 80, step, warmup=5))
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(p.grad is None for p in net.parameters())
+    optimiser.load_state_dict(optimiser.state_dict())
+
+
+def test_the_average_swaps_both_ways() -> None:
+    """Swapping twice changes nothing."""
+    parameter = nn.Parameter(torch.zeros(3))
+    average = Average([parameter], every=1)
+    parameter.data += 1
+    average.update()
+    average.swap()
+    assert 0 <= parameter.data[0] < 1
+    average.swap()
+    assert parameter.data[0] == 1
+
+
+def test_the_clock_forgives_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten steps of a second and a pause of an hour are eleven seconds."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock(minutes=1)
+    for _ in range(10):
+        now[0] += 1
+        clock.tick()
+    now[0] += 3600
+    assert clock.tick() == pytest.approx(11 / 60)
+
+
+def test_the_decoder_ends_in_a_linear_map() -> None:
+    """After the last block there is no activation, so the server may fold the rest into one convolution."""
+    vae = decoder.build()
+    layers = list(vae.decoder.layers)
+    last = max(i for i, layer in enumerate(layers) if type(layer).__name__ == "AutoencoderTinyBlock")
+    assert {type(layer) for layer in layers[last + 1 :]} == {nn.Upsample, nn.Conv2d}
+    with torch.no_grad():
+        assert vae.decode(torch.zeros(1, CHANNELS, 4, 4)).sample.shape == (1, 3, 64, 64)
+
+
+def test_cached_latents_are_the_encoders(
+    composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the generator trains on is the encoding of the composed picture."""
+    monkeypatch.setattr(latents, "WASH", 0.0)
+    batches = generator.Batches(composer, encoder, 0)
+    _, code, made, scenes = batches.draw(4)
+    true = encoder.pictures(composer.pictures(scenes)) * decoder.SCALING
+    assert code.shape == (4, codes.CODE)
+    assert (made - true).abs().max() < 0.02
+
+
+def test_later_steps_look_like_the_samplers() -> None:
+    """The training's x_t after one ancestral step has the scheduler's own mean and spread."""
+    process, sampler = generator.Process(), generator.scheduler()
+    sampler.set_timesteps(2)
+    noise, x0 = torch.randn(4, CHANNELS, 8, 8), torch.randn(4, CHANNELS, 8, 8)
+    x, sigma = process.start(noise)
+    assert float(sampler.sigmas[0]) == pytest.approx(sigma, rel=1e-3)
+    output = (x / (sigma**2 + 1) - x0) * math.sqrt(sigma**2 + 1) / sigma
+    stepped = sampler.step(output, sampler.timesteps[0], x).prev_sample
+    ours, level = process.later(x0, noise, int(sampler.timesteps[1]))
+    assert float(sampler.sigmas[1]) == pytest.approx(level, rel=1e-2)
+    assert float((stepped - x0).std()) == pytest.approx(float((ours - x0).std()), rel=0.1)
+
+
+def test_every_trainer_and_the_export(
+    tmp_path: Path, composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train all parts for a moment, resume one, assemble, save, load, draw."""
+    monkeypatch.setattr(generator, "WIDTHS", (32, 32, 64, 64, 64))
+    for module in (generator, decoder, text, vae_encoder):
+        monkeypatch.setattr(module, "CHECKPOINT", tmp_path / f"{module.__name__}.pt")
+        monkeypatch.setattr(module, "SHIPPED", tmp_path / "nothing", raising=False)
+    monkeypatch.setattr(text, "TOKENIZER", tmp_path / "tokenizer")
+    text.train_tokenizer(captions=300).save_pretrained(text.TOKENIZER)
+    parts = {"composer": composer, "encoder": encoder}
+
+    text.train(MOMENT, batch=8, path=text.CHECKPOINT)
+    decoder.train(MOMENT, batch=2, edge=64, path=decoder.CHECKPOINT, **parts)
+    generator.train(MOMENT, batch=2, path=generator.CHECKPOINT, **parts)
+    generator.train(2 * MOMENT, batch=2, path=generator.CHECKPOINT, **parts)
+    sharp = tmp_path / "g.pt", tmp_path / "d.pt"
+    sharpen.train(MOMENT, batch=2, sources=(generator.CHECKPOINT, decoder.CHECKPOINT), results=sharp, **parts)
+    vae_encoder.train(
+        MOMENT, batch=2, edge=64, path=vae_encoder.CHECKPOINT, composer=composer, linear=encoder
+    )
+
+    monkeypatch.setattr(export.decoder, "CHECKPOINT", decoder.CHECKPOINT)
+    pipeline = export.assemble(sharp=False)
+    export.save(pipeline, tmp_path / "model")
+    size = export.swap(tmp_path / "model", tmp_path / "shipped")
+    assert size < export.LIMIT
+    loaded = export.load(tmp_path / "shipped")
+    picture = loaded(
+        "a cat",
+        num_inference_steps=1,
+        guidance_scale=0.0,
+        output_type="np",
+        generator=torch.Generator().manual_seed(0),
+    ).images[0]
+    assert picture.shape == (512, 512, 3)

@@ -1,0 +1,107 @@
+"""`python -m training COMMAND`: make the embedded model, step by step or all at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+# Threads that spin while they wait take the cores from whatever else runs; set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+DESCRIPTION = """\
+Make Onestroke's embedded text-to-image model.
+
+commands, in the order of `all`:
+  data       fetch the art and word lists (npm), render every concept, fit the linear encoder   ~3 min
+  text       teach the text encoder what prompts mean                                           20 min
+  decoder    teach the decoder to turn latents into crisp pictures                              30 min
+  generator  teach the one-step generator                                                       60 min
+  sharpen    generator and decoder together, on pixels                                          15 min
+  encoder    teach the VAE's encoder the linear latents, for image-to-image                      5 min
+  export     judge the result; put it in place of the shipped weights unless it is worse
+  evaluate   judge the shipped weights: figures and contact sheets
+  all        everything above, dividing --minutes between the trainers
+
+Each trainer writes a checkpoint every few minutes into training/work/ and goes on from it when run again; without a
+checkpoint it starts from the shipped weights, at a lower learning rate, unless --scratch is given. --minutes is the
+trainer's whole budget of active time: a checkpoint that has used up 20 of 60 minutes runs for 40 more, and
+pauses of
+the process do not count. Two one-thread trainers side by side get more done than one with two threads.
+"""
+SHARES = {"text": 0.15, "decoder": 0.2, "generator": 0.5, "sharpen": 0.12, "encoder": 0.03}
+DEFAULTS = {"text": 20.0, "decoder": 30.0, "generator": 60.0, "sharpen": 15.0, "encoder": 5.0}
+
+
+def run(command: str, minutes: float, device: str, scratch: bool, batch: int | None) -> None:
+    """One trainer."""
+    from training import decoder, encoder, generator, sharpen, text
+
+    size: dict[str, Any] = {} if batch is None else {"batch": batch}
+    match command:
+        case "text":
+            text.train(minutes, resume=not scratch, device=device, **size)
+        case "decoder":
+            decoder.train(minutes, resume=not scratch, device=device, **size)
+        case "generator":
+            generator.train(minutes, resume=not scratch, device=device, **size)
+        case "sharpen":
+            sharpen.train(minutes, device=device, **size)
+        case "encoder":
+            encoder.train(minutes, **size)
+
+
+def main() -> None:
+    """Parse the command line and do what it says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["data", *DEFAULTS, "export", "evaluate", "all"])
+    parser.add_argument(
+        "--minutes", type=float, help="active minutes (default: see above; for `all` their sum)"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps for the networks (default: cpu)")
+    parser.add_argument("--batch", type=int, help="batch size (default: the trainer's own)")
+    parser.add_argument("--scratch", action="store_true", help="ignore checkpoints and shipped weights")
+    parser.add_argument("--force", action="store_true", help="export even if the judge says that it is worse")
+    parser.add_argument("--quick", action="store_true", help="judge on a quarter of the pictures")
+    parser.add_argument(
+        "--folder", type=Path, help="evaluate: the pipeline's folder (default: the shipped one)"
+    )
+    parser.add_argument("--out", type=Path, help="evaluate: where figures and sheets go")
+    args = parser.parse_args()
+
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    from training import data, export, latents
+    from training.paths import SHIPPED, WORK
+
+    if args.command in ("data", "all"):
+        data.prepare()
+        latents.fit()
+    if args.command in DEFAULTS:
+        run(args.command, args.minutes or DEFAULTS[args.command], args.device, args.scratch, args.batch)
+    if args.command == "all":
+        total = args.minutes or sum(DEFAULTS.values())
+        for command, share in SHARES.items():
+            run(command, total * share, args.device, args.scratch, None)
+    if args.command in ("export", "all"):
+        export.export(quick=args.quick, force=args.force)
+    if args.command == "evaluate":
+        from training import evaluate
+
+        report = evaluate.evaluate(
+            export.load(args.folder or SHIPPED), args.out or WORK / "evaluation", args.quick
+        )
+        print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Captions as strangers might type them, finished and half typed, for the text encoder; `grammar.parse` says
+what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from training.codes import Target
+from training.concepts import COLOUR_WORDS, CONCEPTS
+from training.grammar import english, parse
+
+OPENINGS = (
+    "a picture of",
+    "a photo of",
+    "picture of",
+    "photo of",
+    "an image of",
+    "a drawing of",
+    "drawing of",
+    "draw",
+    "draw me",
+    "show me",
+    "i want",
+    "give me",
+    "a painting of",
+    "an illustration of",
+    "emoji of",
+    "an icon of",
+    "please draw",
+    "generate",
+    "make",
+    "create",
+    "portrait of",
+    "a close up of",
+    "my",
+    "this is",
+    "one",
+    "two",
+    "three",
+    "a pair of",
+    "many",
+    "some",
+    "all the",
+    "the best",
+    "big picture of",
+)
+ADJECTIVES = (
+    "cute",
+    "evil",
+    "little",
+    "big",
+    "small",
+    "tiny",
+    "huge",
+    "giant",
+    "happy",
+    "sad",
+    "angry",
+    "funny",
+    "beautiful",
+    "pretty",
+    "ugly",
+    "old",
+    "young",
+    "new",
+    "fluffy",
+    "fat",
+    "fast",
+    "magic",
+    "flying",
+    "sleeping",
+    "dancing",
+    "crazy",
+    "scary",
+    "baby",
+    "wild",
+    "sweet",
+    "tasty",
+    "fresh",
+    "delicious",
+    "shiny",
+    "futuristic",
+    "cartoon",
+    "realistic",
+    "cool",
+    "strange",
+    "broken",
+    "majestic",
+    "adorable",
+    "smiling",
+    "crying",
+    "lonely",
+    "famous",
+    "wooden",
+)
+TAILS = (
+    "in space",
+    "on the moon",
+    "in the forest",
+    "at the beach",
+    "in the city",
+    "at night",
+    "in the rain",
+    "eating",
+    "with a hat",
+    "with big eyes",
+    "riding a bike",
+    "on fire",
+    "on a hill",
+    "in love",
+    "running",
+    "jumping",
+    "in a garden",
+    "under water",
+    "in the style of van gogh",
+    "digital art",
+    "highly detailed",
+    "4k",
+    "watercolor",
+    "pixel art",
+    "wearing sunglasses",
+    "playing guitar",
+    "oil painting",
+    "minimalist",
+    "cinematic",
+    "photorealistic",
+    "on a table",
+    "by the sea",
+    "emoji",
+    "for my mom",
+    "with wings",
+    "3d render",
+    "anime",
+    "logo",
+    "sticker",
+)
+BACKGROUNDS = (
+    "on a {} background",
+    "on a {} background",
+    "on {} background",
+    "on {}",
+    "on {}",
+    "with a {} background",
+    "with {} background",
+    "in a {} room",
+    "in {}",
+    ", {} background",
+    ", {}",
+    "{} background",
+    "against a {} wall",
+    "in front of a {} background",
+    "over a {} sky",
+    "on the {} background",
+    "with a {} bg",
+    "on a {} wall",
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Captions:
+    """A stream of captions from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        """`seed` fixes the whole stream."""
+        self.rng = np.random.default_rng(seed)
+        words, _ = english()
+        self.words = sorted(w for w in words if w.isalpha() and len(w) > 2)
+        self.colours = sorted(COLOUR_WORDS)
+
+    def pick(self, options: tuple[str, ...] | list[str]) -> str:
+        """One of `options`, evenly."""
+        return options[int(self.rng.integers(len(options)))]
+
+    def chance(self, probability: float) -> bool:
+        """True with a probability."""
+        return bool(self.rng.random() < probability)
+
+    def thing(self) -> str:
+        """A concept evenly, by its name half the time, else by any of its words."""
+        words = CONCEPTS[int(self.rng.integers(len(CONCEPTS)))].words
+        return words[0] if self.chance(0.45) else self.pick(words)
+
+    def stranger(self) -> str:
+        """A word that means nothing here: English mostly, or made up."""
+        if self.chance(0.8):
+            return self.pick(self.words)
+        return "".join(self.pick(list(LETTERS)) for _ in range(int(self.rng.integers(2, 10))))
+
+    def slip(self, text: str) -> str:
+        """The text with one slip of the finger in a longer word."""
+        words = text.split(" ")
+        long = [i for i, word in enumerate(words) if len(word) >= 5]
+        if not long:
+            return text
+        i = long[int(self.rng.integers(len(long)))]
+        word, at = words[i], int(self.rng.integers(1, len(words[i])))
+        kind = int(self.rng.integers(4))
+        if kind == 0:
+            word = word[:at] + word[at + 1 :]
+        elif kind == 1:
+            word = word[:at] + word[at] + word[at:]
+        elif kind == 2:
+            word = word[:at] + self.pick(list(LETTERS)) + word[at + 1 :]
+        else:
+            word = word[: at - 1] + word[at : at + 1] + word[at - 1 : at] + word[at + 1 :] if at > 1 else word
+        words[i] = word
+        return " ".join(words)
+
+    def sentence(self) -> str:
+        """A finished caption."""
+        kind = self.rng.random()
+        if kind < 0.07:  # nothing known, or by accident
+            text = " ".join(self.stranger() for _ in range(int(self.rng.integers(1, 4))))
+            if self.chance(0.3):
+                text = f"{self.pick(self.colours)} {text}"
+        elif kind < 0.10:
+            text = self.pick(self.colours) + self.pick(["", " background", " wall", ""])
+        elif kind < 0.14:  # a heap of words, known and unknown
+            parts: list[Callable[[], str]] = [
+                self.thing,
+                self.stranger,
+                lambda: self.pick(self.colours),
+                lambda: self.pick(ADJECTIVES),
+            ]
+            count = int(self.rng.integers(2, 6))
+            text = " ".join(parts[int(self.rng.integers(len(parts)))]() for _ in range(count))
+        else:
+            words = [self.thing()]
+            if self.chance(0.3):
+                words.insert(0, self.pick(self.colours))
+            if self.chance(0.22):
+                words.insert(0, self.pick(ADJECTIVES) if self.chance(0.6) else self.stranger())
+            if self.chance(0.35):
+                words.insert(0, self.pick(["a", "a", "the", "an"]))
+            if self.chance(0.13):
+                words.insert(0, self.pick(OPENINGS))
+            if self.chance(0.06):
+                words.append(
+                    f"{self.pick(['and', 'and a', 'with a', 'eating a', 'riding a'])} {self.thing()}"
+                )
+            if self.chance(0.1):
+                words.append(self.pick(TAILS) if self.chance(0.7) else self.stranger())
+            text = " ".join(words)
+        if self.chance(0.5):
+            text += " " + self.pick(BACKGROUNDS).format(self.pick(self.colours))
+            if self.chance(0.05):
+                text += " " + self.pick(TAILS)
+        return text.replace(" ,", ",")
+
+    def caption(self) -> str:
+        """A caption: half of them cut off somewhere, as while it is being typed; some with a slip."""
+        text = self.sentence()
+        if self.chance(0.08):
+            text = self.slip(text)
+        if self.chance(0.5):
+            # Short beginnings are typed in every session, so they come more often than evenly.
+            end = int(len(text) * self.rng.random() ** 1.3) + 1
+            text = text[:end]
+        return text
+
+    def batch(self, size: int) -> tuple[list[str], list[Target]]:
+        """`size` captions with their meanings."""
+        texts = [self.caption() for _ in range(size)]
+        return texts, [parse(text) for text in texts]

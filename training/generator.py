@@ -1,0 +1,314 @@
+"""The generator: a small UNet that turns noise and a prompt's code into latents in one step (or in two to four).
+
+There is no teacher: the picture for a code and a noise is known (`latents.Composer`), so one step is plain
+regression,
+and blur is what it has to fight. Three things help: the place and size are continuous functions of the noise
+that the
+network can read off exactly (see `route`), the code is clean (see `codes`), and the loss is absolute, not squared.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from training import codes, text
+from training.captions import Captions
+from training.decoder import SCALING
+from training.latents import (
+    CHANNELS,
+    EDGE,
+    GRID,
+    PALETTE,
+    Composer,
+    Encoder,
+    Pose,
+    Scene,
+    poses_from_noise,
+    washes,
+)
+from training.optim import Average, Clock, Muon, cosine, same_shapes, save_atomically
+from training.paths import SHIPPED, WORK
+
+CHECKPOINT = WORK / "generator.pt"
+WIDTHS = (64, 96, 160, 160, 160)
+"""Channels at 32, 16, 8, 4 and 2 latent pixels."""
+LATER = (749, 499, 249)
+"""Timesteps that two to four steps visit after the first."""
+
+
+def scheduler() -> EulerAncestralDiscreteScheduler:
+    """SDXL Turbo's sampler, with v-prediction."""
+    return EulerAncestralDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        num_train_timesteps=1000,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        steps_offset=1,
+    )
+
+
+def build(widths: tuple[int, ...] | None = None) -> UNet2DConditionModel:
+    """An untrained UNet without attention: the code reaches every block through the embedding (scale and shift)."""
+    widths = widths or WIDTHS
+    levels = len(widths)
+    unet = UNet2DConditionModel(
+        sample_size=GRID,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=widths,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        mid_block_type="UNetMidBlock2D",
+        addition_embed_type="text_time",
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=6 * 32 + codes.CODE,
+        cross_attention_dim=codes.CODE,
+        resnet_time_scale_shift="scale_shift",
+        norm_num_groups=GROUPS,
+        attention_head_dim=32,
+    )
+    speak_up(unet)
+    return unet.to(memory_format=torch.channels_last)
+
+
+GROUPS = 16
+
+
+@torch.no_grad()
+def speak_up(unet: UNet2DConditionModel) -> None:
+    """One-hot codes are short: rows of this size give each its own clear direction from the first step."""
+    unet.add_embedding.linear_1.weight[:, : codes.CODE].normal_(0, 0.5)
+    unet.add_embedding.linear_1.weight[:, codes.CODE :].mul_(0.1)
+    unet.add_embedding.linear_2.weight.mul_(2)
+    unet.conv_out.weight.mul_(0.3)
+
+
+class Process:
+    """The sampler's own noise levels and its v-prediction, for training."""
+
+    def __init__(self) -> None:
+        """Read the levels off the scheduler."""
+        alphas = scheduler().alphas_cumprod
+        self.sigma = {t: float(((1 - alphas[t]) / alphas[t]) ** 0.5) for t in (999, *LATER)}
+
+    def start(self, noise: Tensor) -> tuple[Tensor, float]:
+        """(x_T, sigma): nothing but noise."""
+        return noise * self.sigma[999], self.sigma[999]
+
+    def later(self, x0: Tensor, noise: Tensor, t: int) -> tuple[Tensor, float]:
+        """(x_t, sigma) as one ancestral step from 999 leaves it: mostly *fresh* noise, hardly any of the first."""
+        top, sigma = self.sigma[999], self.sigma[t]
+        up = math.sqrt(sigma**2 * (top**2 - sigma**2) / top**2)
+        return x0 + noise * (sigma**2 / top) + torch.randn_like(x0) * up, sigma
+
+    @staticmethod
+    def x0(output: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """The clean latents that a v-prediction implies."""
+        return output * (-sigma / math.sqrt(sigma**2 + 1)) + x / (sigma**2 + 1)
+
+
+def predict(unet: UNet2DConditionModel, x: Tensor, sigma: float, t: int, code: Tensor) -> Tensor:
+    """The implied clean latents (B, 24, 32, 32) from noisy ones and codes (B, 160)."""
+    sizes = torch.tensor([[EDGE, EDGE, 0, 0, EDGE, EDGE]], device=x.device).expand(len(x), -1)
+    scaled = (x / math.sqrt(sigma**2 + 1)).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        output = unet(
+            scaled,
+            t,
+            encoder_hidden_states=code[:, None],
+            added_cond_kwargs={"text_embeds": code, "time_ids": sizes},
+        ).sample
+    return Process.x0(output.float(), x, sigma)
+
+
+class Reader:
+    """Captions as the trained text encoder reads them, with what they mean.
+
+    The generator meets codes that are a little wrong, or undecided over words that nobody knows, and learns to
+    draw what was meant all the same.
+    """
+
+    def __init__(self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, seed: int) -> None:
+        """`encoder` stays as it is."""
+        self.encoder, self.tokenizer, self.captions = encoder.eval(), tokenizer, Captions(seed)
+
+    @torch.no_grad()
+    def read(self, count: int) -> tuple[Tensor, list[codes.Target]]:
+        """Codes (count, 160) and targets of fresh captions; combinations that are held out are passed over."""
+        known: list[tuple[str, codes.Target]] = []
+        while len(known) < count:
+            fresh = zip(*self.captions.batch(2 * count), strict=True)
+            known += [(caption, target) for caption, target in fresh if not codes.held_out(target)]
+        captions, targets = zip(*known[:count], strict=True)
+        read = self.encoder(text.tokens(self.tokenizer, list(captions)))
+        return read.text_embeds.float(), list(targets)
+
+
+class Batches:
+    """Noise, codes and the latents that belong to them."""
+
+    def __init__(self, composer: Composer, encoder: Encoder, seed: int, reader: Reader | None = None) -> None:
+        """Everything random comes from `seed`. With a `reader`, half of the codes are what it reads in captions."""
+        self.composer, self.encoder, self.reader = composer, encoder, reader
+        self.rng = np.random.default_rng(seed)
+        self.parts: dict[tuple[int | None, int | None, Pose], Tensor] = {}
+
+    def latents(self, scene: Scene, background: Tensor) -> Tensor:
+        """(24, 32, 32), scaled, over a background (3, 32, 32) that is even within a patch.
+
+        They are linear in the background: one over black and one per primary are kept.
+        """
+        key = (scene.concept, scene.colour, scene.pose)
+        if key not in self.parts:
+            primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
+            parts = (
+                self.encoder.cutouts(self.composer.cutouts([scene]).expand(4, -1, -1, -1), primaries)
+                * SCALING
+            )
+            self.parts[key] = torch.cat([parts[:1], parts[1:] - parts[:1]]).half()
+        black, primaries = self.parts[key][0].float(), self.parts[key][1:].float()
+        return black + torch.einsum("phw,pchw->chw", background, primaries)
+
+    def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor, list[Scene]]:
+        """(noise, codes, clean latents, scenes) of `size` pictures."""
+        noise = torch.randn(size, CHANNELS, GRID, GRID)
+        told = size // 2 if self.reader else 0
+        code, targets = self.reader.read(told) if self.reader else (torch.zeros(0, codes.CODE), [])
+        drawn = [codes.sample(self.rng) for _ in range(size - told)]
+        # A little noise on exact codes, since the text encoder's are not exact.
+        code = torch.cat([code, codes.encode(drawn) + 0.03 * torch.randn(size - told, codes.CODE)])
+        targets = [*targets, *drawn]
+        scenes = [
+            Scene(t.concept, t.colour, t.background, pose)
+            for t, pose in zip(targets, poses_from_noise(noise), strict=True)
+        ]
+        backgrounds = washes(noise, torch.from_numpy(PALETTE[[s.background for s in scenes]]))
+        x0 = torch.stack([self.latents(*pair) for pair in zip(scenes, backgrounds, strict=True)])
+        return noise, code, x0, scenes
+
+
+def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
+    """Muon for the convolutions and the blocks' projections, AdamW for both ends and the embeddings."""
+    return Muon(
+        unet.named_parameters(),
+        muon_rate=3e-3 * factor,
+        adam_rate=1.5e-3 * factor,
+        weight_decay=0.01,
+        exclude=("conv_in", "conv_out", "add_embedding", "time_embedding"),
+    )
+
+
+def load(path: Path | None = None) -> UNet2DConditionModel:
+    """The trained UNet (averaged weights)."""
+    state = torch.load(path or CHECKPOINT, map_location="cpu", weights_only=True)
+    unet = build(tuple(state["widths"]))
+    unet.load_state_dict(state["weights"])
+    return unet
+
+
+def shipped(unet: UNet2DConditionModel) -> bool:
+    """Load the shipped weights, if they are there and fit."""
+    if not (SHIPPED / "unet" / "config.json").exists():
+        return False
+    saved = UNet2DConditionModel.from_pretrained(SHIPPED / "unet", torch_dtype=torch.float32)
+    if not same_shapes(saved, unet):
+        return False
+    unet.load_state_dict(saved.state_dict())
+    print("starting from the shipped weights", flush=True)
+    return True
+
+
+def train(
+    minutes: float,
+    batch: int = 32,
+    seed: int = 0,
+    path: Path = CHECKPOINT,
+    resume: bool = True,
+    later: float = 0.08,
+    device: str = "cpu",
+    composer: Composer | None = None,
+    encoder: Encoder | None = None,
+) -> float:
+    """Train for `minutes` of active time; the last running absolute error of latents at t=999.
+
+    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rate;
+    without those, from `build`.
+    """
+    torch.manual_seed(seed)
+    unet, process, rate = build().train(), Process(), 1.0
+    if resume and not path.exists() and shipped(unet):
+        rate = 0.35
+    optimiser = muon(unet.to(device), rate)
+    clock, step = Clock(minutes), 0
+    state: dict[str, Any] | None = None
+    if resume and path.exists():
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if tuple(state["widths"]) == WIDTHS:
+            step, clock = state["step"], Clock(minutes, state["active"])
+            unet.load_state_dict(state["weights"])
+            optimiser = muon(unet, float(state.get("rate", 1.0)))
+            print(f"resumed at step {step}", flush=True)
+    average = Average(optimiser.parameters)
+    if state is not None and step:
+        rate = float(state.get("rate", 1.0))
+        unet.load_state_dict(state["live"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.steps = step
+    reader = Reader(text.load(), text.load_tokenizer(), seed + step) if text.CHECKPOINT.exists() else None
+    batches = Batches(composer or Composer(), encoder or Encoder.load(), seed + step, reader)
+    torch.manual_seed(seed + step)
+    running, saved, fraction, began = math.nan, clock.active, clock.active / (60 * minutes), step
+    base = clock.active
+    while fraction < 1:
+        noise, code, x0 = (part.to(device) for part in batches.draw(batch)[:3])
+        first = batches.rng.random() >= later
+        t = 999 if first else int(batches.rng.choice(LATER))
+        x, sigma = process.start(noise) if first else process.later(x0, noise, t)
+        made = predict(unet, x, sigma, t, code)
+        absolute, squared = F.l1_loss(made, x0), F.mse_loss(made, x0)
+        torch.autograd.backward(absolute + 0.5 * squared)
+        torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)
+        optimiser.step(cosine(fraction, step, warmup=40))
+        average.update()
+        step += 1
+        if first:
+            now = absolute.item()
+            running = now if math.isnan(running) else 0.97 * running + 0.03 * now
+        fraction = clock.tick()
+        if step % 25 == 0:
+            speed = (step - began) * batch / max(clock.active - base, 1)
+            print(
+                f"generator {fraction:6.1%} step {step} l1 {running:.4f} {speed:.1f} pictures/s", flush=True
+            )
+        if clock.active - saved > 150 or fraction >= 1:
+            saved = clock.active
+            live = {k: v.clone() for k, v in unet.state_dict().items()}
+            average.swap()
+            weights = {k: v.clone() for k, v in unet.state_dict().items()}
+            average.swap()
+            save_atomically(
+                {
+                    "weights": weights,
+                    "live": live,
+                    "widths": list(WIDTHS),
+                    "step": step,
+                    "optimiser": optimiser.state_dict(),
+                    "active": clock.active,
+                    "l1": running,
+                    "rate": rate,
+                },
+                path,
+            )
+    return running

@@ -1,0 +1,231 @@
+"""From a target to a picture and to latents: placing, recolouring, background, and the fixed linear encoder.
+
+A picture is 512x512; a latent is (24, 32, 32): each 16x16x3 patch of the picture times a fixed (768, 24)
+matrix, its
+principal components, each divided by a power of its spread (half-whitened), so that strong components stay
+stronger.
+A linear encoder needs no training, and what is linear in pixels (a background behind a cut-out) is so in latents.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.concepts import COLOUR_NAMES, COLOURS, CONCEPTS
+from training.data import SIZES, Bytes, load_art, luma
+from training.paths import HERE
+
+MATRIX = HERE / "encoder.npy"
+"""The fitted encoder, (768, 24) float32. It belongs to the weights: signs and order of components are arbitrary."""
+EDGE = 512
+PATCH = 16
+GRID = EDGE // PATCH
+CHANNELS = 24
+SHIFT = 0.0
+"""Greatest shift of the thing from the middle, in pixels, to each side."""
+PLACED = tuple(size for size in SIZES if size == 418)
+"""Sizes that seeds choose from, in pixels; the decoder learns all."""
+
+PALETTE = np.array([COLOURS[name] for name in COLOUR_NAMES], np.float32) / 255
+"""(13, 3) named colours in 0..1."""
+WHITE = COLOUR_NAMES.index("white")
+
+
+class Pose(NamedTuple):
+    """Where a thing stands: shift right and down in pixels, edge of its box in pixels."""
+
+    dx: int
+    dy: int
+    size: int
+
+
+def poses_from_noise(noise: Tensor) -> list[Pose]:
+    """The place and size that a seed's noise (B, 24, 32, 32) asks for: quantiles of three channels' spatial means.
+
+    A sum of 1,024 unit normals over 32 is a unit normal, so each quantile is uniform. Continuous attributes have no
+    boundary at which a network could waver between two pictures; rounding to pixels is too fine to be one.
+    """
+    normal = noise[:, :3].float().sum((2, 3)) / GRID
+    quantile = 0.5 * (1 + torch.erf(normal / math.sqrt(2)))
+    poses = []
+    for x, y, s in quantile.tolist():
+        size = PLACED[min(int(s * len(PLACED)), len(PLACED) - 1)]
+        poses.append(Pose(round(SHIFT * (2 * x - 1)), round(SHIFT * (2 * y - 1)), size))
+    return poses
+
+
+WASH = 0.06
+"""How far a seed's wash moves the background's red, green and blue (0..1), as a standard deviation."""
+_REACH, _SOFTNESS = 8, 3.0
+
+
+def washes(noise: Tensor, backgrounds: Tensor) -> Tensor:
+    """Backgrounds (B, 3) in 0..1 as watercolour: (B, 3, 32, 32), a soft field per colour that the seed decides.
+
+    The field is the blurred noise (B, 24, 32, 32) of channels 0 to 2, brought back to unit variance: a network can
+    read it off its input by convolution alone, and it is continuous, so there is no seed between two pictures.
+    """
+    line = torch.exp(-0.5 * (torch.arange(-_REACH, _REACH + 1) / _SOFTNESS) ** 2)
+    kernel = torch.outer(line, line).expand(3, 1, -1, -1)
+    variance = F.conv2d(torch.ones(1, 3, GRID, GRID), kernel**2, padding=_REACH, groups=3)
+    field = F.conv2d(noise[:, :3].float(), kernel, padding=_REACH, groups=3) / variance.sqrt()
+    return (backgrounds[:, :, None, None] + WASH * field).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What to compose: a concept or none, its recolouring or none, the background; indices into the tables."""
+
+    concept: int | None
+    colour: int | None
+    background: int
+    pose: Pose
+
+
+class Composer:
+    """Makes pictures and latents of scenes out of the rendered art."""
+
+    def __init__(self, art: dict[int, Bytes] | None = None, mains: NDArray[np.float32] | None = None) -> None:
+        """Take the art as `load_art` gives it, or load it."""
+        if art is None or mains is None:
+            art, mains = load_art()
+        self.art, self.mains = art, mains
+
+    def cutout(self, scene: Scene) -> Bytes:
+        """(512, 512, 4) premultiplied RGBA: the thing in its place, without a background."""
+        canvas = np.zeros((EDGE, EDGE, 4), np.uint8)
+        if scene.concept is None:
+            return canvas
+        dx, dy, size = scene.pose
+        left, top = (EDGE - size) // 2 + dx, (EDGE - size) // 2 + dy
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size, EDGE), min(top + size, EDGE)
+        source = self.art[size][scene.concept, y0 - top : y1 - top, x0 - left : x1 - left]
+        if scene.colour is None:
+            canvas[y0:y1, x0:x1] = source[..., :4]
+        else:
+            canvas[y0:y1, x0:x1, :3] = recolour(source, self.mains[scene.concept], PALETTE[scene.colour])
+            canvas[y0:y1, x0:x1, 3] = source[..., 3]
+        return canvas
+
+    def cutouts(self, scenes: list[Scene]) -> Tensor:
+        """(B, 512, 512, 4) uint8, see `cutout`."""
+        return torch.from_numpy(np.stack([self.cutout(scene) for scene in scenes]))
+
+    def pictures(self, scenes: list[Scene]) -> Tensor:
+        """(B, 3, 512, 512) in -1..1."""
+        return flatten(self.cutouts(scenes), torch.from_numpy(PALETTE[[s.background for s in scenes]]))
+
+
+def recolour(planes: Bytes, main: NDArray[np.float32], colour: NDArray[np.float32]) -> Bytes:
+    """The art (h, w, 5) with its main colour replaced, as premultiplied (h, w, 3).
+
+    The main colour's average becomes `colour`; shades lighter and darker than it stay lighter and darker.
+    """
+    alpha = planes[..., 3].astype(np.float32)
+    rgb = planes[..., :3].astype(np.float32)
+    weight = planes[..., 4:].astype(np.float32) / 255
+    base = float(luma(colour))
+    light = luma(rgb) / np.maximum(alpha, 1)
+    target = np.clip(base + 0.8 * (light - float(luma(main))), 0, 1)[..., None]
+    dark = colour * (target / max(base, 1e-3))
+    pale = colour + (1 - colour) * ((target - base) / max(1 - base, 1e-3))
+    new = np.where(target <= base, dark, pale) * alpha[..., None]
+    return np.asarray(np.clip(rgb + weight * (new - rgb), 0, 255) + 0.5, np.uint8)
+
+
+def flatten(cutouts: Tensor, backgrounds: Tensor) -> Tensor:
+    """(B, h, w, 4) premultiplied uint8 over (B, 3) colours in 0..1: (B, 3, h, w) in -1..1."""
+    x = cutouts.float().div_(255)
+    flat = x[..., :3] + (1 - x[..., 3:]) * backgrounds[:, None, None, :]
+    return flat.mul_(2).sub_(1).permute(0, 3, 1, 2)
+
+
+def patches(pictures: Tensor) -> Tensor:
+    """(B, C, H, W) as (B, H/16, W/16, 256 C), in the encoder's order: row, column, channel."""
+    b, c, h, w = pictures.shape
+    cut = pictures.reshape(b, c, h // PATCH, PATCH, w // PATCH, PATCH).permute(0, 2, 4, 3, 5, 1)
+    return cut.reshape(b, h // PATCH, w // PATCH, PATCH * PATCH * c)
+
+
+class Encoder:
+    """The fixed linear encoder, `matrix` (768, 24)."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        """`matrix` maps a patch in -1..1 to its 24 numbers."""
+        self.matrix = matrix.float()
+
+    @classmethod
+    def load(cls) -> Encoder:
+        """The encoder that the shipped weights were trained with."""
+        return cls(torch.from_numpy(np.load(MATRIX)))
+
+    def pictures(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) in -1..1 to (B, 24, H/16, W/16)."""
+        return (patches(pictures) @ self.matrix).permute(0, 3, 1, 2)
+
+    def cutouts(self, cutouts: Tensor, backgrounds: Tensor) -> Tensor:
+        """The same as encoding `flatten(cutouts, backgrounds)`, several times cheaper: all of it is one product.
+
+        (B, 512, 512, 4) uint8 and (B, 3) in 0..1 to (B, 24, 32, 32). Per patch, with f the premultiplied colour and
+        a the alpha, 2 (f + (1 - a) bg) - 1 is linear in (f, a), so the background goes into alpha's rows.
+        """
+        b, h, w, _ = cutouts.shape
+        view = cutouts.view(b, h // PATCH, PATCH, w // PATCH, PATCH, 4).permute(0, 1, 3, 2, 4, 5)
+        x = view.reshape(b, (h // PATCH) * (w // PATCH), PATCH * PATCH * 4).float()
+        colour = self.matrix.view(PATCH * PATCH, 3, CHANNELS)
+        alpha = -torch.einsum("pck,bc->bpk", colour, backgrounds)
+        rows = torch.cat([colour[None].expand(b, -1, -1, -1), alpha[:, :, None]], 2) * (2 / 255)
+        flat = torch.einsum("pck,bc->bk", colour, 2 * backgrounds - 1)
+        z = torch.baddbmm(flat[:, None], x, rows.reshape(b, PATCH * PATCH * 4, CHANNELS))
+        return z.view(b, h // PATCH, w // PATCH, CHANNELS).permute(0, 3, 1, 2)
+
+
+def random_scene(rng: np.random.Generator, recoloured: float = 0.2) -> Scene:
+    """A scene with everything drawn evenly, `recoloured` of them with a new colour."""
+    size = SIZES[rng.integers(len(SIZES))]
+    dx, dy = (int(v) for v in rng.integers(-int(SHIFT), int(SHIFT) + 1, 2))
+    colour = int(rng.integers(len(PALETTE))) if rng.random() < recoloured else None
+    return Scene(
+        int(rng.integers(len(CONCEPTS))), colour, int(rng.integers(len(PALETTE))), Pose(dx, dy, size)
+    )
+
+
+def fit_encoder(composer: Composer, count: int = 600, seed: int = 0) -> tuple[Encoder, float]:
+    """Principal components of the patches of `count` random pictures; also the PSNR in dB of the linear round trip.
+
+    No mean is taken off, so that a black, a grey and a white patch lie on one axis through zero. Flat patches are
+    thinned to a tenth: they are most of every picture and need one component each for red, green and blue.
+    """
+    rng = np.random.default_rng(seed)
+    moment = torch.zeros(PATCH * PATCH * 3, PATCH * PATCH * 3, dtype=torch.float64)
+    seen = 0
+    for _ in range(count // 4):
+        x = patches(composer.pictures([random_scene(rng) for _ in range(4)])).reshape(-1, PATCH * PATCH * 3)
+        busy = x.view(-1, PATCH * PATCH, 3).std(1).amax(1) > 0.02
+        keep = x[busy | torch.from_numpy(rng.random(len(x)) < 0.1)]
+        moment += (keep.T @ keep).double()
+        seen += len(keep)
+    values, vectors = torch.linalg.eigh(moment / seen)
+    values, vectors = values.flip(0), vectors.flip(1)[:, :CHANNELS]
+    spread = values[:CHANNELS].sqrt()
+    scale = (spread * spread[0]).sqrt() / 0.8
+    psnr = 10 * math.log10(4 / float(values[CHANNELS:].sum() / (PATCH * PATCH * 3)))
+    return Encoder((vectors / scale).float()), psnr
+
+
+def fit() -> None:
+    """Fit the encoder anew, if its file has been deleted: other numbers mean that all weights must be
+    trained anew."""
+    if MATRIX.exists():
+        return
+    encoder, psnr = fit_encoder(Composer())
+    np.save(MATRIX, encoder.matrix.numpy())
+    print(f"linear encoder: {psnr:.1f} dB on busy patches")

@@ -1,0 +1,165 @@
+"""What all trainers share: the Muon optimiser, weight averaging, and a clock for schedules that forgives pauses."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Muon:
+    """Muon for matrices and convolutions (orthogonalised momentum, Keller Jordan 2024), AdamW for everything else.
+
+    `torch.optim.Muon` takes 2-d parameters one by one; here those of the same shape go through the Newton-Schulz
+    iteration as one batch, which on a CPU is what makes it affordable.
+    """
+
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        muon_rate: float,
+        adam_rate: float,
+        weight_decay: float = 0.01,
+        exclude: tuple[str, ...] = (),
+    ) -> None:
+        """Parameters whose name holds a string of `exclude`, vectors, and thin matrices go to AdamW."""
+        groups: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+        rest: list[nn.Parameter] = []
+        for name, parameter in named:
+            wide = parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= 16
+            if wide and not any(word in name for word in exclude):
+                groups[tuple(parameter.shape)].append(parameter)
+            else:
+                rest.append(parameter)
+        self.groups = list(groups.values())
+        self.momentum = [
+            torch.zeros(len(g), g[0].shape[0], g[0][0].numel(), device=g[0].device) for g in self.groups
+        ]
+        self.adam = torch.optim.AdamW(
+            rest, lr=adam_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+        )
+        self.muon_rate, self.adam_rate, self.weight_decay = muon_rate, adam_rate, weight_decay
+        self.parameters = [p for g in self.groups for p in g] + rest
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """Apply the gradients at `factor` times the base learning rates, and drop them."""
+        for group in self.adam.param_groups:
+            group["lr"] = self.adam_rate * factor
+        self.adam.step()
+        rate = self.muon_rate * factor
+        for parameters, momentum in zip(self.groups, self.momentum, strict=True):
+            grad = torch.stack([p.grad.reshape(p.shape[0], -1) for p in parameters if p.grad is not None])
+            momentum.lerp_(grad, 0.05)
+            update = orthogonal(grad.lerp(momentum, 0.95))
+            # The scale that makes the update's size that of AdamW's (Moonlight, arXiv 2502.16982).
+            update *= 0.2 * math.sqrt(max(update.shape[1:]))
+            for parameter, change in zip(parameters, update, strict=True):
+                parameter.mul_(1 - rate * self.weight_decay).add_(change.view_as(parameter), alpha=-rate)
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments, for a checkpoint."""
+        return {"adam": self.adam.state_dict(), "momentum": self.momentum}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the moments back."""
+        self.adam.load_state_dict(state["adam"])
+        for mine, saved in zip(self.momentum, state["momentum"], strict=True):
+            mine.copy_(saved)
+
+
+def orthogonal(grad: Tensor) -> Tensor:
+    """The nearest orthogonal matrices to (n, rows, columns), roughly: five quintic Newton-Schulz iterations."""
+    tall = grad.shape[1] > grad.shape[2]
+    x = grad.mT if tall else grad
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    for _ in range(5):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    wide: Tensor = x.mT if tall else x
+    return wide.float()
+
+
+class Average:
+    """An exponential moving average of parameters, updated every few steps."""
+
+    def __init__(self, parameters: list[nn.Parameter], half_life: float = 250.0, every: int = 4) -> None:
+        """`half_life` in steps; younger runs average over a fixed fraction of their length."""
+        self.live, self.every, self.half_life, self.steps = parameters, every, half_life, 0
+        self.mean = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Count a step, and mix the live weights in when it is time."""
+        self.steps += 1
+        if self.steps % self.every == 0:
+            keep = min(0.5 ** (self.every / self.half_life), self.steps / (self.steps + 10 * self.every))
+            torch._foreach_lerp_(self.mean, [p.data for p in self.live], 1 - keep)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange live and averaged weights; call again to undo."""
+        for parameter, mean in zip(self.live, self.mean, strict=True):
+            held = parameter.detach().clone()
+            parameter.copy_(mean)
+            mean.copy_(held)
+
+
+class Clock:
+    """Progress through a budget of minutes of *active* time.
+
+    A step that takes over five times its usual length was a pause (a stopped process, a busy machine): only
+    the usual
+    length counts, so a schedule stretches over pauses instead of skipping work.
+    """
+
+    def __init__(self, minutes: float, active: float = 0.0) -> None:
+        """`active` seconds have been spent already, for a resumed run."""
+        self.minutes, self.active, self.usual = minutes, active, 0.0
+        self.last = time.monotonic()
+        self.started = self.last
+
+    def tick(self) -> float:
+        """End a step; the fraction of the budget used, 1 or more when it is spent."""
+        now = time.monotonic()
+        length = now - self.last
+        if self.usual and length > 5 * self.usual:
+            length = self.usual
+        self.usual = length if not self.usual else 0.9 * self.usual + 0.1 * length
+        self.active += length
+        self.last = now
+        return self.active / (60 * self.minutes)
+
+    @property
+    def wall(self) -> float:
+        """Seconds since this process began, pauses included."""
+        return time.monotonic() - self.started
+
+
+def cosine(fraction: float, step: int, warmup: int = 50, floor: float = 0.02) -> float:
+    """Learning-rate factor: linear over `warmup` steps, then a half cosine down to `floor`."""
+    return min(1.0, (step + 1) / warmup) * (
+        floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+    )
+
+
+def same_shapes(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same parameters by name and shape."""
+    return {k: v.shape for k, v in one.state_dict().items()} == {
+        k: v.shape for k, v in other.state_dict().items()
+    }
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """`torch.save`, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)

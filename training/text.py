@@ -1,0 +1,252 @@
+"""The text encoder: CLIP's architecture, small, taught to say what `grammar.parse` says, as a code.
+
+Its input is a byte-pair vocabulary of its own, trained on captions and their beginnings. Its output, the pooled and
+projected embedding of the last token, is the code of `codes.encode`; the generator sees nothing else of the prompt.
+`StableDiffusionXLPipeline` asks for a second text encoder, whose states the generator ignores: it is the smallest
+that can be built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from training import codes
+from training.captions import Captions
+from training.codes import Target
+from training.concepts import COLOUR_NAMES, CONCEPTS
+from training.optim import Average, Clock, Muon, cosine, same_shapes, save_atomically
+from training.paths import SHIPPED, WORK
+
+CHECKPOINT = WORK / "text.pt"
+TOKENIZER = WORK / "tokenizer"
+MERGES = 1200
+LENGTH = 64
+"""Longest prompt in tokens, its two end marks included."""
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+SHARPNESS = 14.0
+"""Scale from code entries to logits."""
+
+
+def train_tokenizer(captions: int = 60_000, seed: int = 1) -> CLIPTokenizer:
+    """A CLIP tokenizer with our own merges: all bytes, all bytes at a word's end, and the commonest pairs in
+    captions."""
+    stream = Captions(seed)
+    backend = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=512 + MERGES,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+        min_frequency=5,
+    )
+    backend.train_from_iterator((stream.caption() for _ in range(captions)), trainer)
+    merges = [tuple(m) for m in json.loads(backend.to_str())["model"]["merges"]][:MERGES]
+    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *(a + b for a, b in merges), BOS, EOS]
+    vocabulary: dict[str, int] = {}
+    for token in tokens:
+        vocabulary.setdefault(token, len(vocabulary))
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH, pad_token=EOS)
+
+
+def load_tokenizer() -> CLIPTokenizer:
+    """The trained tokenizer: the scratch folder's, else the shipped one, else one trained now."""
+    if not (TOKENIZER / "tokenizer.json").exists():
+        if (SHIPPED / "tokenizer_2" / "tokenizer.json").exists():
+            return CLIPTokenizer.from_pretrained(SHIPPED / "tokenizer_2")
+        train_tokenizer().save_pretrained(TOKENIZER)
+    return CLIPTokenizer.from_pretrained(TOKENIZER)
+
+
+def config(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int) -> CLIPTextConfig:
+    """A text encoder's configuration for a tokenizer."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=LENGTH,
+        projection_dim=codes.CODE,
+        hidden_act="gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+
+
+def build(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """The untrained encoder, about 1.7 M parameters."""
+    torch.manual_seed(0)
+    return CLIPTextModelWithProjection(config(tokenizer, width=192, layers=3, heads=6))
+
+
+def build_idle(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """The first encoder that the pipeline's format asks for and the generator does not listen to."""
+    torch.manual_seed(0)
+    return CLIPTextModel(config(tokenizer, width=32, layers=1, heads=1))
+
+
+def tokens(tokenizer: CLIPTokenizer, texts: list[str], full: bool = False) -> Tensor:
+    """(B, n) token ids, padded to the longest or to the full length."""
+    padding = "max_length" if full else "longest"
+    ids = tokenizer(texts, padding=padding, truncation=True, max_length=LENGTH, return_tensors="pt").input_ids
+    return torch.as_tensor(ids)
+
+
+def labels(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
+    """(B,) classes: concept (the last is none), recolouring (the last is none), background."""
+    concept = [len(CONCEPTS) if t.concept is None else t.concept for t in targets]
+    colour = [len(COLOUR_NAMES) if t.colour is None else t.colour for t in targets]
+    return torch.tensor(concept), torch.tensor(colour), torch.tensor([t.background for t in targets])
+
+
+def code_loss(made: Tensor, targets: list[Target]) -> Tensor:
+    """Cross-entropy per part of the code ("none" wins below one half), and the squared distance from the
+    exact code."""
+    concept, colour, background = labels(targets)
+    none = made.new_full((len(made), 1), 0.5)
+    parts = (
+        (torch.cat([made[:, : codes.COLOUR_AT], none], 1), concept),
+        (torch.cat([made[:, codes.COLOUR_AT : codes.BACKGROUND_AT], none], 1), colour),
+        (made[:, codes.BACKGROUND_AT : codes.BACKGROUND_AT + len(COLOUR_NAMES)], background),
+    )
+    entropy = sum((F.cross_entropy(SHARPNESS * logits, label) for logits, label in parts), made.new_zeros(()))
+    return entropy + 4 * (made - codes.encode(targets)).pow(2).sum(1).mean()
+
+
+@torch.no_grad()
+def accuracy(
+    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, texts: list[str], targets: list[Target]
+) -> dict[str, float]:
+    """Shares of captions read right: concept, recolouring, background, all of it; and the code's mean error."""
+    model.eval()
+    right: Counter[str] = Counter()
+    error = 0.0
+    for i in range(0, len(texts), 256):
+        made = model(tokens(tokenizer, texts[i : i + 256]).to(model.device)).text_embeds.float().cpu()
+        error += float((made - codes.encode(targets[i : i + 256])).pow(2).sum())
+        for seen, true in zip(codes.decode(made), targets[i : i + 256], strict=True):
+            right["concept"] += seen.concept == true.concept
+            right["colour"] += seen.colour == true.colour
+            right["background"] += seen.background == true.background
+            right["all"] += seen == true
+    model.train()
+    shares = {key: right[key] / len(texts) for key in ("concept", "colour", "background", "all")}
+    return {**shares, "code_error": math.sqrt(error / len(texts))}
+
+
+def load(path: Path | None = None) -> CLIPTextModelWithProjection:
+    """The trained encoder (averaged weights)."""
+    model = build(load_tokenizer())
+    model.load_state_dict(torch.load(path or CHECKPOINT, map_location="cpu", weights_only=True)["weights"])
+    return model.eval()
+
+
+def shipped(model: CLIPTextModelWithProjection) -> bool:
+    """Load the shipped weights, if they are there and fit."""
+    if not (SHIPPED / "text_encoder_2" / "config.json").exists():
+        return False
+    saved = CLIPTextModelWithProjection.from_pretrained(SHIPPED / "text_encoder_2", dtype=torch.float32)
+    if not same_shapes(saved, model):
+        return False
+    model.load_state_dict(saved.state_dict())
+    print("starting from the shipped weights", flush=True)
+    return True
+
+
+def train(
+    minutes: float,
+    batch: int = 256,
+    seed: int = 0,
+    path: Path = CHECKPOINT,
+    resume: bool = True,
+    device: str = "cpu",
+) -> float:
+    """Train for `minutes` of active time; the share of held-out captions read right.
+
+    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rate.
+    """
+    tokenizer = load_tokenizer()
+    model = build(tokenizer).train()
+    model.set_attn_implementation("eager")  # the fused kernel's backward is slow for short texts on a CPU
+    rate = 0.35 if resume and not path.exists() and shipped(model) else 1.0
+    model.to(device)
+    optimiser = Muon(
+        model.named_parameters(),
+        muon_rate=4e-3 * rate,
+        adam_rate=2e-3 * rate,
+        weight_decay=0.02,
+        exclude=("embedding",),
+    )
+    clock, step = Clock(minutes), 0
+    state = torch.load(path, map_location="cpu", weights_only=True) if resume and path.exists() else None
+    if state is not None:
+        model.load_state_dict(state["weights"])
+    average = Average(optimiser.parameters)
+    if state is not None:
+        model.load_state_dict(state["live"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, clock, average.steps = state["step"], Clock(minutes, state["active"]), state["step"]
+        print(f"resumed at step {step}", flush=True)
+    stream, held = Captions(1000 + seed + step), Captions(7).batch(2000)
+    saved, fraction, score, base, began = clock.active, clock.active / (60 * minutes), 0.0, clock.active, step
+    while fraction < 1:
+        # Four batches at a time, sorted by length, so that little of a batch is padding.
+        texts, targets = stream.batch(4 * batch)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for k in stream.rng.permutation(4):
+            chosen = order[k * batch : (k + 1) * batch]
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                made = model(tokens(tokenizer, [texts[i] for i in chosen]).to(device)).text_embeds
+            loss = code_loss(made.float().cpu(), [targets[i] for i in chosen])
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)
+            optimiser.step(cosine(fraction, step, warmup=100))
+            average.update()
+            step += 1
+            fraction = clock.tick()
+            if step % 50 == 0:
+                speed = (step - began) * batch / max(clock.active - base, 1)
+                print(
+                    f"text {fraction:6.1%} step {step} loss {loss.item():.3f} {speed:.0f} captions/s",
+                    flush=True,
+                )
+        if clock.active - saved > 150 or fraction >= 1:
+            saved = clock.active
+            live = {k: v.clone() for k, v in model.state_dict().items()}
+            average.swap()
+            found = accuracy(model, tokenizer, *held)
+            score = found["all"]
+            print("text held out: " + " ".join(f"{k} {v:.4f}" for k, v in found.items()), flush=True)
+            weights = {k: v.clone() for k, v in model.state_dict().items()}
+            average.swap()
+            save_atomically(
+                {
+                    "weights": weights,
+                    "live": live,
+                    "optimiser": optimiser.state_dict(),
+                    "step": step,
+                    "active": clock.active,
+                    "score": score,
+                },
+                path,
+            )
+    return score
