@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from onestroke.pipelines.pipeline import Pipeline
-from onestroke.pipelines.text import Embedding, EmbeddingCache
+from onestroke.pipelines.text import Embedding, EmbeddingCache, without_last_layer
 
 PROMPTS = ["", "a cat", "A  Cat!", "naïve 猫 🐈", "one two three four five", "x" * 13, "x" * 14, "x" * 15]
 
@@ -73,3 +74,21 @@ def test_the_cache_counts_a_replaced_entry_once_and_holds_nothing_larger_than_it
     assert (cache.nbytes, len(cache)) == (20, 1)
     cache.put("b", embedding(31))
     assert (cache.nbytes, len(cache)) == (0, 0)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@torch.inference_mode()
+def test_the_hidden_state_that_is_used_stays_the_same_without_the_last_layer(layers: int) -> None:
+    config = CLIPTextConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+    )
+    encoder = CLIPTextModel(config).eval()
+    ids = torch.arange(8)[None]
+    expected = encoder(ids, output_hidden_states=True).hidden_states[-2]
+    shorter, reads = without_last_layer(encoder)
+    assert torch.equal(shorter(ids, output_hidden_states=True).hidden_states[reads], expected)

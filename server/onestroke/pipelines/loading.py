@@ -182,13 +182,14 @@ def assemble(
     vae = parts.vae.to(device, memory_format=torch.channels_last).eval()
     if decode_dtype is not dtype:
         vae = vae.to(decode_dtype)
-    first = without_last_layer(parts.text_encoder)
+    first, reads = without_last_layer(parts.text_encoder)
     encoders = [encoder.to(device).eval() for encoder in (first, parts.text_encoder_2)]
     for encoder in encoders:
         specialise(encoder)
     text = TextEncoder(
         (parts.tokenizer, parts.tokenizer_2),
         encoders,
+        reads=(reads, -2),
         bucket=TEXT_BUCKETS.get(device.type, 4),
         cache_bytes=CACHE_BYTES,
     )

@@ -69,14 +69,22 @@ class EmbeddingCache:
 class TextEncoder:
     """Both tokenizers and both CLIPs of an SDXL model. `tokenize` is thread-safe, `encode` is not.
 
-    The first CLIP comes without its last layer (see `without_last_layer`), whose output nothing reads.
+    `reads` says which hidden state of each CLIP conditions the UNet: the last but one, which is the first CLIP's
+    last where `without_last_layer` has spared the rest.
     """
 
     def __init__(
-        self, tokenizers: Sequence[Any], encoders: Sequence[Any], *, bucket: int, cache_bytes: int
+        self,
+        tokenizers: Sequence[Any],
+        encoders: Sequence[Any],
+        *,
+        reads: Sequence[int],
+        bucket: int,
+        cache_bytes: int,
     ) -> None:
         self.tokenizers = tuple(tokenizers)
         self.encoders = tuple(encoders)
+        self.reads = tuple(reads)
         self.bucket = bucket
         self.cache = EmbeddingCache(cache_bytes)
         # A fast tokenizer keeps its truncation and padding settings on itself.
@@ -118,8 +126,7 @@ class TextEncoder:
         for which, encoder in enumerate(self.encoders):
             ids = torch.stack([tokens.ids[which] for tokens in padded]).to(encoder.device)
             output = encoder(ids, output_hidden_states=True)
-            is_last = which == len(self.encoders) - 1
-            hidden.append(output.hidden_states[-2 if is_last else -1])
+            hidden.append(output.hidden_states[self.reads[which]])
             pooled = output[0]
         assert pooled is not None
         joined = torch.cat(hidden, dim=-1)
@@ -127,7 +134,13 @@ class TextEncoder:
         return [Embedding(joined[i].clone(), pooled[i].clone()) for i in range(len(chunk))]
 
 
-def without_last_layer(encoder: Any) -> Any:
-    """A CLIPTextModel of which only `hidden_states[-2]` was used, now its `hidden_states[-1]`."""
-    encoder.encoder.layers = encoder.encoder.layers[:-1]
-    return encoder
+def without_last_layer(encoder: Any) -> tuple[Any, int]:
+    """A CLIPTextModel of which only `hidden_states[-2]` is used, without the layer behind it.
+
+    Returns it and which of its hidden states is the one now; a model of a single layer stays whole.
+    """
+    layers = encoder.encoder.layers
+    if len(layers) < 2:
+        return encoder, -2
+    encoder.encoder.layers = layers[:-1]
+    return encoder, -1
