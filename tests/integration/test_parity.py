@@ -188,7 +188,7 @@ def test_a_mixed_batch_draws_what_separate_calls_to_diffusers_draw(
 ) -> None:
     requests = [
         request_of(spec, 1, steps=1),
-        request_of(spec, 2, steps=4, sampler="lcm", prompt="something else entirely"),
+        request_of(spec, 2, steps=4, sampler="lcm", prompt="a ghost on a black background"),
         request_of(spec, 3, steps=3, sampler="ddim", guidance_scale=2.5),
         request_of(spec, 4, steps=2, sampler="euler", guidance_scale=4.0, negative_prompt=""),
     ]
