@@ -1,10 +1,9 @@
 """The generator: a small UNet that turns noise and a prompt's code into latents in one step (or in two to four).
 
 There is no teacher: the picture for a code and a noise is known (`latents.Composer`), so one step is plain
-regression,
-and blur is what it has to fight. Three things help: the place and size are continuous functions of the noise
-that the
-network can read off exactly (see `route`), the code is clean (see `codes`), and the loss is absolute, not squared.
+regression, and blur is what it has to fight. Three things help: every thing stands in one place and the seed paints
+only the background (`latents.washes`, which convolutions can read off the noise), half of the codes are the text
+encoder's own (`Reader`), and the loss is mostly absolute, not squared.
 """
 
 from __future__ import annotations
@@ -41,6 +40,8 @@ from training.paths import SHIPPED, WORK
 CHECKPOINT = WORK / "generator.pt"
 WIDTHS = (64, 96, 160, 160, 160)
 """Channels at 32, 16, 8, 4 and 2 latent pixels."""
+GROUPS = 16
+"""Groups of each normalisation: all widths are multiples."""
 LATER = (749, 499, 249)
 """Timesteps that two to four steps visit after the first."""
 
@@ -81,9 +82,6 @@ def build(widths: tuple[int, ...] | None = None) -> UNet2DConditionModel:
     )
     speak_up(unet)
     return unet.to(memory_format=torch.channels_last)
-
-
-GROUPS = 16
 
 
 @torch.no_grad()
