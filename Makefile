@@ -83,9 +83,9 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed clients/python/pyproject.toml
 	@echo "installing the tools for tests, benchmarks and training: about 100 MB to download"
-	$(PIP) -e ".[dev,train,bench]"
+	$(PIP) -e ".[dev,train,bench]" -e clients/python
 	@touch $@
 
 clean:  ## Remove what builds and tests leave (not .venv)

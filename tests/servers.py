@@ -38,7 +38,7 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, *command, "serve", "--port", "0", *flags],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'server'}", **(env or {})},
             stderr=subprocess.PIPE,
             text=True,
         )

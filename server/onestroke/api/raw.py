@@ -67,6 +67,7 @@ def headers_of(picture: Picture, asked: Generate) -> dict[str, str]:
     return {
         "X-Seed": str(picture.request.seed),
         "X-Model": picture.request.model,
+        "X-Size": f"{picture.request.width}x{picture.request.height}",
         "X-Steps": str(picture.request.steps),
         "X-Batch-Size": str(picture.batch_size),
         "X-Prompt-Truncated": str(picture.truncated).lower(),
