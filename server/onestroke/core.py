@@ -34,6 +34,7 @@ class GenerationRequest:
 
     `negative_prompt` None (zero embeddings where the model says so) and "" (an encoded empty prompt) are
     different things, as in diffusers. `timesteps` None means the sampler's own spacing over `steps`.
+    `crop` is SDXL's micro-conditioning: the corner (top, left) in pixels at which the picture is said to be cut.
     `quality` is 1-100 and holds for JPEG and WebP.
     """
 
@@ -47,6 +48,7 @@ class GenerationRequest:
     timesteps: tuple[int, ...] | None = None
     width: int = 512
     height: int = 512
+    crop: tuple[int, int] = (0, 0)
     format: ImageFormat = ImageFormat.JPEG
     quality: int = 85
 

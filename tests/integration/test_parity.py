@@ -124,6 +124,7 @@ def call(oracle: Any, requests: Sequence[GenerationRequest], latents: torch.Tens
             latents=latents,
             width=first.width,
             height=first.height,
+            crops_coords_top_left=first.crop,
             output_type="np",
         ).images
     finally:
@@ -199,6 +200,13 @@ def test_a_mixed_batch_draws_what_separate_calls_to_diffusers_draw(
         assert largest_difference(picture[None], call(oracle, [request])) <= BOUND
 
 
+@pytest.mark.parametrize("spec", BOTH, indirect=True)
+def test_crops_are_those_of_diffusers_each_row_its_own(spec: ModelSpec, oracle: Any, ours: Pipeline) -> None:
+    requests = [request_of(spec, 1, crop=(16, -32)), request_of(spec, 1), request_of(spec, 1, crop=(0, 16))]
+    for picture, request in zip(draw(ours, requests), requests, strict=True):
+        assert largest_difference(picture[None], call(oracle, [request])) <= BOUND
+
+
 def entry_off(name: str) -> Tamper:
     def tamper(row: Row) -> None:
         steps = list(row.table.steps)
@@ -232,6 +240,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "prompt": {"prompt": "a cot"},
     "guidance": {"guidance_scale": 3.3},
     "seed": {"seed": 3},
+    "crop": {"crop": (32, 0)},
 }
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,11 @@ def test_auto_never_downloads_and_says_why(
     choice = choose("auto")
     assert choice.spec.name == name
     assert why in choice.why
+
+
+def test_a_seed_chooses_its_crop_always_the_same_and_all_in_turn() -> None:
+    spec = replace(CATALOG["embedded"], crops=(-16, 0, 16))
+    chosen = [spec.crop(seed) for seed in range(200)]
+    assert chosen == [spec.crop(seed) for seed in range(200)]
+    assert set(chosen) == set(itertools.product(spec.crops, repeat=2))
+    assert replace(spec, crops=(0,)).crop(2**53 - 1) == (0, 0)

@@ -76,6 +76,7 @@ def resolve(ask: Ask, spec: ModelSpec, max_prompt_chars: int, n: int = 1) -> lis
             timesteps=timesteps,
             width=width,
             height=height,
+            crop=spec.crop(seed + i),
             format=ask.format,
             quality=DEFAULT_QUALITY if ask.quality is None else ask.quality,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,8 @@ class ModelSpec:
 
     `source` is a diffusers folder or a hub id. `timesteps` maps a step count to the timesteps it must use
     where the sampler's own spacing is not the recipe. `sizes` lists (width, height) pairs; the first is the
-    default. `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
+    default. `crops` are the corners, in pixels down and to the right, that a seed chooses from (see `crop`).
+    `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ModelSpec:
     max_steps: int = 50
     guidance_scale: float = 0.0
     sizes: tuple[tuple[int, int], ...] = ((512, 512),)
+    crops: tuple[int, ...] = (0,)
     dtype: str = "auto"
     variant: str | None = None
     timesteps: tuple[tuple[int, tuple[int, ...]], ...] = ()
@@ -57,6 +60,12 @@ class ModelSpec:
     @property
     def default_size(self) -> tuple[int, int]:
         return self.sizes[0]
+
+    def crop(self, seed: int) -> tuple[int, int]:
+        """The corner (top, left) that a seed chooses. A model that was taught it moves things to the other side."""
+        draw = random.Random(seed).random
+        top, left = (self.crops[int(draw() * len(self.crops))] for _ in range(2))
+        return top, left
 
     @property
     def is_local(self) -> bool:

@@ -59,6 +59,8 @@ def infotext(request: GenerationRequest) -> str:
         "Model": request.model,
         "Version": "onestroke",
     }
+    if request.crop != (0, 0):
+        pairs["Crop"] = "{} {}".format(*request.crop)
     if request.timesteps is not None:
         pairs["Timesteps"] = " ".join(map(str, request.timesteps))
     lines = [request.prompt]

@@ -78,6 +78,13 @@ class Pipeline:
             table=table,
             noise=noise,
             latents=(noise.draw() * table.start).to(self.device, non_blocking=True),
+            time_ids=self._time_ids(request),
+        )
+
+    def _time_ids(self, request: GenerationRequest) -> torch.Tensor:
+        size = (request.height, request.width)
+        return torch.tensor([*size, *request.crop, *size], dtype=self.dtype).to(
+            self.device, non_blocking=True
         )
 
     def _negative_tokens(self, request: GenerationRequest) -> Tokens | None:
@@ -140,8 +147,8 @@ class Pipeline:
             with_text.append(len(source))
             source.append(i)
             embeddings.append(row.embedding)
-        size = (rows[0].request.height, rows[0].request.width)
-        output = self.denoiser(scaled[source], [steps[i].t for i in source], embeddings, size)
+        time_ids = torch.stack([rows[i].time_ids for i in source])
+        output = self.denoiser(scaled[source], [steps[i].t for i in source], embeddings, time_ids)
         guidance = self._column([row.request.guidance_scale if row.negative else 0.0 for row in rows])
         base = output[without]
         return base + guidance * (output[with_text] - base)

@@ -28,7 +28,10 @@ class Timed(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One picture on its way; latents (channels, h, w) are fp32 on the device."""
+    """One picture on its way; latents (channels, h, w) are fp32 on the device.
+
+    `time_ids` is SDXL's micro-conditioning, (6,): original size, crop corner, target size, each (height, width).
+    """
 
     id: int
     request: GenerationRequest
@@ -37,6 +40,7 @@ class Row:
     table: SamplerTable
     noise: Noise
     latents: torch.Tensor
+    time_ids: torch.Tensor
     step: int = 0
     embedding: Embedding | None = None
     negative: Embedding | None = None

@@ -24,7 +24,6 @@ class Denoiser:
         self.device = device
         self.dtype = dtype
         self.forwards = 0
-        self._time_ids: dict[tuple[int, int], torch.Tensor] = {}
 
     @property
     def channels(self) -> int:
@@ -35,17 +34,18 @@ class Denoiser:
         inputs: torch.Tensor,
         timesteps: Sequence[float],
         embeddings: Sequence[Embedding],
-        size: tuple[int, int],
+        time_ids: torch.Tensor,
     ) -> torch.Tensor:
         """The network's output (n, channels, h, w), fp32, for scaled latents `inputs` of the same shape.
 
-        `size` is (height, width) of the picture in pixels: SDXL is conditioned on it. Padding rows hold zeros
-        and the first row's text, and cannot reach the others: nothing in a UNet mixes rows.
+        `time_ids` (n, 6) are the rows' micro-conditioning. Padding rows hold zeros and the first row's text and
+        times, and cannot reach the others: nothing in a UNet mixes rows.
         """
         n, bucket = len(inputs), self.bucket(len(inputs))
         spare = bucket - n
         sample = torch.cat([inputs, inputs.new_zeros(spare, *inputs.shape[1:])]) if spare else inputs
         padded = [*embeddings, *[embeddings[0]] * spare]
+        ids = torch.cat([time_ids, time_ids[:1].expand(spare, -1)]) if spare else time_ids
         times = torch.tensor([*timesteps, *[timesteps[0]] * spare], dtype=torch.float32).to(self.device)
         self.forwards += 1
         output: torch.Tensor = self.unet(
@@ -54,7 +54,7 @@ class Denoiser:
             encoder_hidden_states=torch.stack([row.hidden for row in padded]),
             added_cond_kwargs={
                 "text_embeds": torch.stack([row.pooled for row in padded]),
-                "time_ids": self._size_ids(size).expand(bucket, -1),
+                "time_ids": ids,
             },
             return_dict=False,
         )[0]
@@ -66,10 +66,3 @@ class Denoiser:
             if n <= bucket:
                 return bucket
         raise ValueError(f"{n} UNet rows are more than the largest bucket, {self.buckets[-1]}")
-
-    def _size_ids(self, size: tuple[int, int]) -> torch.Tensor:
-        """SDXL's micro-conditioning: original size, crop corner, target size; (1, 6)."""
-        if size not in self._time_ids:
-            ids = torch.tensor([[*size, 0, 0, *size]], dtype=self.dtype)
-            self._time_ids[size] = ids.to(self.device)
-        return self._time_ids[size]
