@@ -93,6 +93,9 @@ def serve(
     max_prompt_chars: Annotated[
         int | None, typer.Option(help="Longest prompt accepted. [default: 4000]")
     ] = None,
+    drain_notice: Annotated[
+        float | None, typer.Option(help="When stopping, still take work for this long while unready.")
+    ] = None,
     drain_timeout: Annotated[
         float | None, typer.Option(help="Longest wait for accepted work when stopping.")
     ] = None,

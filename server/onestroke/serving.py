@@ -21,6 +21,8 @@ from onestroke.settings import Settings
 log = structlog.get_logger(__name__)
 
 BACKLOG = 2048
+CLOSING_TIMEOUT = 3
+"""Seconds that a drained server waits for peers that do not read or do not close."""
 
 
 class Server(uvicorn.Server):
@@ -30,21 +32,30 @@ class Server(uvicorn.Server):
     told = False
 
     def on_change(self, scheduler: Scheduler, url: str) -> None:
-        """One clear line when pictures can be made; the end when they never will be."""
+        """One clear line when pictures can be made; the end when they never will be, or are no longer to be."""
         if scheduler.ready and not self.told:
             self.told = True
             say(f"Ready: type at {url}")
         if scheduler.fatal:
             self.failed = self.should_exit = True
+        if scheduler.draining:
+            self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Unready, sessions told, accepted work answered; then close. A second Ctrl-C cuts it short."""
-        context: Context = self.config.app.state.context  # type: ignore[union-attr]
-        drained = asyncio.ensure_future(context.scheduler.drained())
+        drained = asyncio.ensure_future(self._drained(self.config.app.state.context))  # type: ignore[union-attr]
         while not drained.done() and not self.force_exit:
             await asyncio.wait([drained], timeout=0.1)
         drained.cancel()
         await super().shutdown(sockets)
+
+    async def _drained(self, context: Context) -> None:
+        """Every picture answered, and every session that reads has it and is closed."""
+        await context.scheduler.drained()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_TIMEOUT):
+                while context.metrics.open_sessions:  # noqa: ASYNC110  an event for this would be more to own
+                    await asyncio.sleep(0.02)
 
 
 def run(settings: Settings) -> int:
@@ -69,6 +80,7 @@ def run(settings: Settings) -> int:
         ws_ping_timeout=20.0,
         ws_max_size=1 << 18,
         timeout_keep_alive=75,
+        timeout_graceful_shutdown=CLOSING_TIMEOUT,
         server_header=False,
         lifespan="on",
     )

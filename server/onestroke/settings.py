@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     request_timeout: float = Field(30.0, gt=0, description="An accepted request is answered within this.")
     max_sessions: int = Field(256, ge=1, description="Typing sessions at a time.")
     max_prompt_chars: int = Field(4000, ge=1, description="Longest prompt accepted.")
+    drain_notice: float = Field(
+        0.0, ge=0, description="How long a leaving, unready server still takes work: what balancers need."
+    )
     drain_timeout: float = Field(30.0, gt=0, description="How long shutting down waits for accepted work.")
 
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
@@ -56,9 +59,11 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.host == "localhost" or is_loopback(self.host)
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -167,13 +167,23 @@ async def test_a_socket_outlives_its_worker() -> None:
 async def test_draining_is_told_and_what_runs_is_finished() -> None:
     scheduler = make_scheduler()
     FakeLink(scheduler).start()
-    socket, _ = converse(scheduler)
+    socket, task = converse(scheduler)
+    idle, idling = converse(scheduler)
     socket.say(type="generate", seq=0, prompt="x")
     await asyncio.sleep(0.001)
-    await scheduler.drained()
+    drained = asyncio.create_task(scheduler.drained())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
+    assert idling.done(), "an idle session is sent elsewhere at once"
+    assert socket.closed is None
+    await drained
     await asyncio.sleep(0.1)
-    assert socket.of("draining") == [{"type": "draining"}]
     assert socket.shown == [0]
+    assert task.done()
+    for each in (socket, idle):
+        assert each.of("draining") == [{"type": "draining"}]
+        assert each.closed is not None
+        assert each.closed[0] == 1012
 
 
 @on_virtual_time

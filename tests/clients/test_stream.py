@@ -112,6 +112,22 @@ async def test_a_broken_connection_is_opened_again_and_the_newest_prompt_sent(do
         assert relay.accepted == 3
 
 
+async def test_a_draining_server_is_left_for_the_next_and_its_last_picture_still_arrives(
+    double_server: Server,
+) -> None:
+    leaving = Server("--drain-notice", "0.3", double=True).until_ready()
+    async with relaying(leaving.url) as relay, AsyncClient(relay.url) as client, client.stream() as stream:
+        accepted = asyncio.create_task(stream.draw("slow fox"))
+        await asyncio.sleep(0.1)
+        leaving.terminate()
+        await asyncio.sleep(0.1)
+        relay.target = double_server.url
+        assert (await accepted).prompt == "slow fox"
+        assert (await stream.draw("elsewhere")).prompt == "elsewhere"
+        await asyncio.to_thread(leaving.rest_of_log)
+        assert (await stream.draw("still there")).prompt == "still there"
+
+
 async def test_nobody_there_is_a_connection_that_failed() -> None:
     async with AsyncClient("http://127.0.0.1:9", timeout=0.3) as client:
         with pytest.raises(ConnectionFailed, match="no stream from"):

@@ -121,6 +121,38 @@ async def test_sigterm_finishes_what_was_accepted_and_tells_the_sockets() -> Non
     server.stop()
 
 
+async def test_a_drained_server_refuses_what_is_new_finishes_what_it_has_and_leaves() -> None:
+    server = Server("--host", "0.0.0.0", double=True).until_ready()
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        through_a_proxy = await client.post("/admin/drain", headers={"X-Forwarded-For": "127.0.0.1"})
+        assert through_a_proxy.status_code == 403
+        assert (await client.get("/readyz")).status_code == 200
+        last = asyncio.create_task(call(client, "slow fox"))
+        await asyncio.sleep(0.1)
+        drained = await client.post("/admin/drain")
+        assert (drained.status_code, drained.json()["draining"]) == (202, True)
+        assert (await client.get("/readyz")).status_code == 503
+        await asyncio.sleep(0.15)
+        refused = await client.get("/v1/generate", params={"prompt": "a hen"})
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        with pytest.raises(websockets.InvalidStatus) as unopened:
+            await websockets.connect(server.socket_url)
+        assert unopened.value.response.status_code == 503
+        assert await last == 200
+    server.rest_of_log()
+    assert server.process.returncode == 0
+
+
+async def test_the_key_drains_from_anywhere() -> None:
+    with serving(env={"ONESTROKE_API_KEY": "secret"}) as server:
+        forwarded = {"X-Forwarded-For": "10.0.0.1"}
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            assert (await client.post("/admin/drain", headers=forwarded)).status_code == 401
+            keyed = {**forwarded, "Authorization": "Bearer secret"}
+            assert (await client.post("/admin/drain", headers=keyed)).status_code == 202
+
+
 async def test_a_caller_who_goes_away_cancels_its_work(double_server: Server) -> None:
     async with httpx.AsyncClient(base_url=double_server.url, timeout=0.2) as client:
         gone = await asyncio.gather(*(call(client, f"slow {i}") for i in range(40)), return_exceptions=True)

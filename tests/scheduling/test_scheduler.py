@@ -310,6 +310,22 @@ async def test_draining_answers_what_was_accepted_and_refuses_the_rest() -> None
 
 
 @on_virtual_time
+async def test_a_leaving_server_is_unready_at_once_and_closed_when_balancers_have_noticed() -> None:
+    scheduler = make_scheduler(drain_notice=2.0)
+    FakeLink(scheduler).start()
+    drained = asyncio.ensure_future(scheduler.drained())
+    await asyncio.sleep(1.9)
+    assert not scheduler.ready
+    late = scheduler.submit(request(), lane=Lane.BULK, tenant="a")
+    assert (await late.picture).data
+    await asyncio.sleep(0.1)
+    with pytest.raises(Unavailable) as refused:
+        scheduler.submit(request(), lane=Lane.BULK, tenant="a")
+    assert refused.value.retry_after
+    await drained
+
+
+@on_virtual_time
 async def test_draining_ends_although_a_worker_hangs() -> None:
     scheduler = make_scheduler(drain_timeout=2.0)
     FakeLink(scheduler, hold=True).start()

@@ -16,11 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from onestroke.api.errors import envelope
 from onestroke.metrics import Metrics
-from onestroke.settings import Settings
+from onestroke.settings import Settings, is_loopback
 
 MAX_BODY = 1 << 20
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/static/", "/favicon.ico", "/docs", "/openapi.json")
+ADMIN_PATH = "/admin/"
+FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "via"})
 POLICY_VIOLATION = 1008
 
 
@@ -47,7 +49,7 @@ class Guard:
             check_host(headers, self._settings)
             check_origin(headers, self._settings)
             if scope["type"] == "http":
-                check_key(scope["path"], headers, self._settings)
+                check_key(scope, headers, self._settings)
                 check_length(headers)
         except Refusal as refusal:
             self._metrics.rejected.labels(reason=refusal.code).inc()
@@ -94,9 +96,19 @@ def check_origin(headers: Mapping[str, str], settings: Settings) -> None:
     )
 
 
-def check_key(path: str, headers: Mapping[str, str], settings: Settings) -> None:
-    """Raises Refusal. The socket brings its key in its hello; the page itself is no secret."""
-    if settings.api_key is None or path == "/" or path.startswith(OPEN_PATHS):
+def check_key(scope: Scope, headers: Mapping[str, str], settings: Settings) -> None:
+    """Raises Refusal. The socket brings its key in its hello; the page itself is no secret.
+
+    /admin is open to callers on this machine that no proxy speaks for, and to the key.
+    """
+    path: str = scope["path"]
+    if path.startswith(ADMIN_PATH):
+        local = scope["client"] and is_loopback(scope["client"][0])
+        if local and not FORWARDED.intersection(headers):
+            return
+        if settings.api_key is None:
+            raise Refusal(403, "only from this machine itself, or with the server's key", "admin_refused")
+    elif settings.api_key is None or path == "/" or path.startswith(OPEN_PATHS):
         return
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secrets.compare_digest(token, settings.api_key):

@@ -1,4 +1,4 @@
-"""What operators and balancers ask: alive, ready, metrics."""
+"""What operators and balancers ask: alive, ready, metrics; and to leave."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ async def readyz(context: Served) -> JSONResponse:
     if scheduler.fatal:
         body["error"] = scheduler.fatal.message
     return JSONResponse(body, 200 if scheduler.ready else 503, {"Cache-Control": "no-store"})
+
+
+@router.post("/admin/drain", status_code=202, include_in_schema=False)
+async def drain(context: Served) -> JSONResponse:
+    """Leave in order, as on SIGTERM. Only for callers on this machine, or with the key (see `guard`)."""
+    context.scheduler.drain()
+    left = {"pictures": context.scheduler.accepted, "sessions": context.metrics.open_sessions}
+    return JSONResponse({"draining": True, **left}, 202)
 
 
 @router.get("/metrics", response_class=Response)

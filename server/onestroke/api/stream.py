@@ -7,6 +7,7 @@ Client: hello{format?, token?}, generate{seq, prompt, seed?, steps?, ...}, cance
 Server: status, ready, superseded{through} (of the keys up to that seq, those not yet being drawn never will
 be), error{seq?, code, message, field?, retry_after_ms?}, draining, pong,
 and per picture [u32 big-endian header length][UTF-8 JSON header][image bytes].
+A server that leaves says `draining`, sends what it owes and closes with 1012; new sockets get a 503.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from onestroke.api.context import Context, Served
-from onestroke.api.errors import first_problem
+from onestroke.api.errors import error_response, first_problem
 from onestroke.api.resolve import Ask, resolve
 from onestroke.core import ImageFormat, Picture
-from onestroke.errors import Cancelled, InvalidRequest, OnestrokeError
+from onestroke.errors import Cancelled, InvalidRequest, OnestrokeError, Unavailable
 from onestroke.scheduling.rows import Lane
 from onestroke.scheduling.scheduler import Ticket
 from onestroke.sessions.outbox import Outbound, Outbox, OutboxFull
@@ -43,6 +44,7 @@ KEY_TIMEOUT = 120.0
 MAX_SEQ = 2**53
 
 POLICY_VIOLATION = 1008
+SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 UNAUTHORIZED = 4401
 
@@ -93,6 +95,11 @@ def pack(header: Mapping[str, Any], data: bytes) -> bytes:
 
 @router.websocket("/v1/stream")
 async def stream(socket: WebSocket, context: Served) -> None:
+    if context.scheduler.draining:
+        await socket.send_denial_response(
+            error_response(Unavailable("the server is leaving", retry_after=1.0))
+        )
+        return
     await socket.accept()
     if context.metrics.open_sessions >= context.settings.max_sessions:
         context.metrics.rejected.labels(reason="sessions").inc()
@@ -283,12 +290,13 @@ class Conversation:
         self._wake.set()
 
     def _tell_status(self) -> None:
-        """Warm-up progress until ready; then once ready, and once draining."""
+        """Warm-up progress until ready; then once ready, and once draining; the writer sees a closed server."""
         scheduler = self._scheduler
         if scheduler.draining:
             if not self._said_draining:
                 self._said_draining = True
                 self._put({"type": "draining"})
+            self._wake.set()
         elif scheduler.ready and not self._said_ready:
             self._said_ready = True
             self._put(
@@ -331,6 +339,9 @@ class Conversation:
                     await self._socket.send_bytes(pack(message.header, message.data))
                 else:
                     await self._socket.send_text(msgspec.json.encode(message).decode())
+            if self._scheduler.closed and not self._tickets:
+                await self._close(SERVICE_RESTART, "the server is leaving; come back")
+                return
 
     async def _close(self, code: int, reason: str) -> None:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):

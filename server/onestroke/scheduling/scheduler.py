@@ -124,6 +124,9 @@ class Scheduler:
         self.settings = settings
         self.metrics = metrics
         self.draining = False
+        """This server leaves: it is not ready any more, and says so."""
+        self.closed = False
+        """Nothing new is accepted."""
         self._loop = asyncio.get_running_loop()
         self._workers: dict[str, WorkerState] = {}
         self._waiting: dict[int, Row] = {}
@@ -141,7 +144,7 @@ class Scheduler:
     @property
     def ready(self) -> bool:
         """A picture can be made now."""
-        return not self.draining and any(worker.ready for worker in self._workers.values())
+        return not self.draining and self._able
 
     @property
     def accepted(self) -> int:
@@ -186,7 +189,7 @@ class Scheduler:
         A typing session says which of its tickets this one follows or replaces, so that slow and fast typists
         get the same share: a key is as old as the wait since the session's last picture (CREDIT at most).
         `replaces` is a waiting ticket of the same tenant whose place in time this one inherits; it is answered
-        with Cancelled. Raises Unavailable while draining or while no worker will be ready in time, and
+        with Cancelled. Raises Unavailable once closed, or while no worker will be ready in time, and
         Overloaded when the backlog is full or the expected wait too long (bulk only: a session was admitted at
         its hello, its keys are superseded and never refused).
         """
@@ -219,10 +222,23 @@ class Scheduler:
         left = min(max(0.0, each.running.ends - self.now) if each.running else 0.0 for each in live)
         return left + work / len(live)
 
+    def drain(self) -> None:
+        """Begin to leave: unready from now on, so that a balancer sends nothing more."""
+        if not self.draining:
+            self.draining = True
+            self._changed()
+
     async def drained(self) -> None:
-        """Refuse what is new; return when everything accepted is answered, or the time-out has passed."""
-        self.draining = True
-        self._changed()
+        """Leave in order: unready, and after `drain_notice` seconds, which balancers need to see it, closed.
+
+        Returns when everything accepted is answered, or `drain_timeout` has passed.
+        """
+        self.drain()
+        if not self.closed:
+            if notice := self.settings.drain_notice:
+                await asyncio.sleep(notice)
+            self.closed = True
+            self._changed()
         deadline = self.now + self.settings.drain_timeout
         while self._tickets and self.now < deadline:
             pending = [ticket.picture for ticket in self._tickets.values()]
@@ -292,14 +308,18 @@ class Scheduler:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
+    @property
+    def _able(self) -> bool:
+        return any(worker.ready for worker in self._workers.values())
+
     def _check_door(self, lane: Lane, deadline: float) -> None:
-        if self.draining:
+        if self.closed:
             self._reject("draining", Unavailable("the server is shutting down", retry_after=1.0))
         if fatal := self.fatal:
             self._reject(
                 "model", Unavailable(f"the model cannot be served: {fatal.message}", retry_after=60.0)
             )
-        if not self.ready and self.now + self._until_ready() > deadline:
+        if not self._able and self.now + self._until_ready() > deadline:
             self._reject("not_ready", Unavailable("no worker is ready yet", retry_after=self._until_ready()))
         if lane is Lane.INTERACTIVE:
             return
@@ -307,7 +327,7 @@ class Scheduler:
         bulk = sum(row.lane is Lane.BULK for row in self._waiting.values())
         if bulk >= self.settings.max_backlog:
             self._reject("backlog", Overloaded("the backlog is full", retry_after=max(1.0, wait)))
-        if self.ready and wait > self.settings.max_wait:
+        if self._able and wait > self.settings.max_wait:
             over = wait - self.settings.max_wait
             self._reject("wait", Overloaded(f"the expected wait is {wait:.1f} s", retry_after=max(1.0, over)))
 
@@ -447,14 +467,14 @@ class Scheduler:
 
     def _expire(self, row: Row) -> None:
         self.metrics.rejected.labels(reason="deadline").inc()
-        if self.ready:
+        if self._able:
             self._finish(row, DeadlineExceeded("not finished within its time-out"))
         else:
             self._finish(row, Unavailable("no worker became ready in time", retry_after=self._until_ready()))
 
     def _refuse_hopeless(self) -> None:
         """After a death: what cannot be done before its deadline is answered at once."""
-        if self.ready:
+        if self._able:
             return
         until_ready = self._until_ready()
         for row in list(self._waiting.values()):
