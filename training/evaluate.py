@@ -1,13 +1,13 @@
 """The judge: what an exported pipeline draws, measured against true renders, and laid out for people to look at.
 
-Every picture's truth is known: `grammar.parse` says what the prompt means, `latents.poses_from_noise` where
-the seed
-puts it. A picture is *recognised* when, of the 120 things composed in that place, size, colour and background (and
+Every picture's truth is known: `grammar.parse` says what the prompt means, the crop that the seed chooses where it
+stands. A picture is *recognised* when, of the 120 things composed in that place, size, colour and background (and
 the plain background), the right one is nearest in mean squared distance at 64x64.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from onestroke.models.catalog import CATALOG
 from training import codes, text
 from training.captions import Captions
 from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, WHITE, Target, is_natural
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
 from training.data import SIZES, keywords
 from training.grammar import LEXICON, parse
-from training.latents import CHANNELS, EDGE, GRID, PALETTE, Composer, Pose, Scene, poses_from_noise, washes
+from training.latents import CHANNELS, EDGE, GRID, PALETTE, Composer, Pose, Scene, cropped, washes
 
 SMALL = 64
 STRANGERS = (
@@ -71,30 +72,40 @@ def noise_of(seed: int) -> Tensor:
     return torch.randn((1, CHANNELS, GRID, GRID), generator=torch.Generator().manual_seed(seed))
 
 
+def crop_of(seed: int) -> tuple[int, int]:
+    """The crop's corner (top, left) that the server chooses for a seed."""
+    return CATALOG["embedded"].crop(seed)
+
+
 def pose_of(seed: int) -> Pose:
     """Where a seed puts the thing."""
-    return poses_from_noise(noise_of(seed))[0]
+    return cropped(crop_of(seed))
 
 
 def draw(
     pipeline: StableDiffusionXLPipeline, prompts: list[str], seeds: list[int], steps: int = 1, batch: int = 8
 ) -> NDArray[np.uint8]:
     """(n, 512, 512, 3) pictures through the whole pipeline, in bf16 autocast."""
-    made = []
-    for i in range(0, len(prompts), batch):
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds[i : i + batch]]
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            out = pipeline(
-                prompts[i : i + batch],
-                num_inference_steps=steps,
-                guidance_scale=0.0,
-                height=EDGE,
-                width=EDGE,
-                generator=generators,
-                output_type="np",
-            ).images
-        made.append(np.round(out * 255).clip(0, 255).astype(np.uint8))
-    return np.concatenate(made)
+    made = np.empty((len(prompts), EDGE, EDGE, 3), np.uint8)
+    # diffusers crops a whole call alike
+    order = sorted(range(len(prompts)), key=lambda i: crop_of(seeds[i]))
+    for crop, alike in itertools.groupby(order, key=lambda i: crop_of(seeds[i])):
+        rest = list(alike)
+        while rest:
+            some, rest = rest[:batch], rest[batch:]
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+                out = pipeline(
+                    [prompts[i] for i in some],
+                    num_inference_steps=steps,
+                    guidance_scale=0.0,
+                    height=EDGE,
+                    width=EDGE,
+                    crops_coords_top_left=crop,
+                    generator=[torch.Generator().manual_seed(seeds[i]) for i in some],
+                    output_type="np",
+                ).images
+            made[some] = np.round(out * 255).clip(0, 255).astype(np.uint8)
+    return made
 
 
 class Judge:

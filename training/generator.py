@@ -9,8 +9,9 @@ encoder's own (`Reader`), and the loss is mostly absolute, not squared.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,14 +25,17 @@ from training.captions import Captions
 from training.decoder import SCALING
 from training.latents import (
     CHANNELS,
+    CROPS,
     EDGE,
     GRID,
     PALETTE,
+    PATCH,
+    PLACED,
+    REACH,
     Composer,
     Encoder,
     Pose,
     Scene,
-    poses_from_noise,
     washes,
 )
 from training.optim import Average, Clock, Muon, cosine, same_shapes, save_atomically
@@ -117,16 +121,18 @@ class Process:
         return output * (-sigma / math.sqrt(sigma**2 + 1)) + x / (sigma**2 + 1)
 
 
-def predict(unet: UNet2DConditionModel, x: Tensor, sigma: float, t: int, code: Tensor) -> Tensor:
-    """The implied clean latents (B, 24, 32, 32) from noisy ones and codes (B, 160)."""
-    sizes = torch.tensor([[EDGE, EDGE, 0, 0, EDGE, EDGE]], device=x.device).expand(len(x), -1)
+def predict(
+    unet: UNet2DConditionModel, x: Tensor, sigma: float, t: int, code: Tensor, crops: Tensor
+) -> Tensor:
+    """The implied clean latents (B, 24, 32, 32) from noisy ones, codes (B, 160), crop corners (B, 2) in pixels."""
+    edge = torch.full_like(crops, EDGE)
     scaled = (x / math.sqrt(sigma**2 + 1)).contiguous(memory_format=torch.channels_last)
     with torch.autocast(x.device.type, torch.bfloat16):
         output = unet(
             scaled,
             t,
             encoder_hidden_states=code[:, None],
-            added_cond_kwargs={"text_embeds": code, "time_ids": sizes},
+            added_cond_kwargs={"text_embeds": code, "time_ids": torch.cat([edge, crops, edge], 1)},
         ).sample
     return Process.x0(output.float(), x, sigma)
 
@@ -154,6 +160,19 @@ class Reader:
         return read.text_embeds.float(), list(targets)
 
 
+class Batch(NamedTuple):
+    """B pictures to learn from: noise and clean latents (B, 24, 32, 32), codes (B, 160), crops' corners (B, 2)."""
+
+    noise: Tensor
+    code: Tensor
+    crops: Tensor
+    x0: Tensor
+
+    def to(self, device: str) -> Batch:
+        """All of it on `device`."""
+        return Batch(*(part.to(device) for part in self))
+
+
 class Batches:
     """Noise, codes and the latents that belong to them."""
 
@@ -161,26 +180,28 @@ class Batches:
         """Everything random comes from `seed`. With a `reader`, half of the codes are what it reads in captions."""
         self.composer, self.encoder, self.reader = composer, encoder, reader
         self.rng = np.random.default_rng(seed)
-        self.parts: dict[tuple[int | None, int | None, Pose], Tensor] = {}
+        self.parts: dict[tuple[int | None, int | None], Tensor] = {}
 
-    def latents(self, scene: Scene, background: Tensor) -> Tensor:
+    def latents(self, target: codes.Target, crop: Sequence[int], background: Tensor) -> Tensor:
         """(24, 32, 32), scaled, over a background (3, 32, 32) that is even within a patch.
 
-        They are linear in the background: one over black and one per primary are kept.
+        They are linear in the background: one over black and one per primary are kept, with a margin on every side
+        (the art's own margin is empty), so that any crop is a view.
         """
-        key = (scene.concept, scene.colour, scene.pose)
+        key = (target.concept, target.colour)
         if key not in self.parts:
+            scene = Scene(*key, target.background, Pose(0, 0, PLACED))
             primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
-            parts = (
-                self.encoder.cutouts(self.composer.cutouts([scene]).expand(4, -1, -1, -1), primaries)
-                * SCALING
-            )
-            self.parts[key] = torch.cat([parts[:1], parts[1:] - parts[:1]]).half()
-        black, primaries = self.parts[key][0].float(), self.parts[key][1:].float()
-        return black + torch.einsum("phw,pchw->chw", background, primaries)
+            cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
+            parts = self.encoder.cutouts(cutouts, primaries) * SCALING
+            parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
+            self.parts[key] = F.pad(parts, (REACH,) * 4, mode="replicate").half()
+        top, left = (REACH + offset // PATCH for offset in crop)
+        parts = self.parts[key][:, :, top : top + GRID, left : left + GRID].float()
+        return parts[0] + torch.einsum("phw,pchw->chw", background, parts[1:])
 
-    def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor, list[Scene]]:
-        """(noise, codes, clean latents, scenes) of `size` pictures."""
+    def draw(self, size: int) -> tuple[Batch, list[codes.Target]]:
+        """`size` pictures and what they show."""
         noise = torch.randn(size, CHANNELS, GRID, GRID)
         told = size // 2 if self.reader else 0
         code, targets = self.reader.read(told) if self.reader else (torch.zeros(0, codes.CODE), [])
@@ -188,13 +209,10 @@ class Batches:
         # A little noise on exact codes, since the text encoder's are not exact.
         code = torch.cat([code, codes.encode(drawn) + 0.03 * torch.randn(size - told, codes.CODE)])
         targets = [*targets, *drawn]
-        scenes = [
-            Scene(t.concept, t.colour, t.background, pose)
-            for t, pose in zip(targets, poses_from_noise(noise), strict=True)
-        ]
-        backgrounds = washes(noise, torch.from_numpy(PALETTE[[s.background for s in scenes]]))
-        x0 = torch.stack([self.latents(*pair) for pair in zip(scenes, backgrounds, strict=True)])
-        return noise, code, x0, scenes
+        crops = torch.from_numpy(self.rng.choice(CROPS, (size, 2)))
+        backgrounds = washes(noise, torch.from_numpy(PALETTE[[target.background for target in targets]]))
+        x0 = [self.latents(*row) for row in zip(targets, crops.tolist(), backgrounds, strict=True)]
+        return Batch(noise, code, crops, torch.stack(x0)), targets
 
 
 def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
@@ -270,11 +288,11 @@ def train(
     running, saved, fraction, began = math.nan, clock.active, clock.active / (60 * minutes), step
     base = clock.active
     while fraction < 1:
-        noise, code, x0 = (part.to(device) for part in batches.draw(batch)[:3])
+        noise, code, crops, x0 = batches.draw(batch)[0].to(device)
         first = batches.rng.random() >= later
         t = 999 if first else int(batches.rng.choice(LATER))
         x, sigma = process.start(noise) if first else process.later(x0, noise, t)
-        made = predict(unet, x, sigma, t, code)
+        made = predict(unet, x, sigma, t, code, crops)
         absolute, squared = F.l1_loss(made, x0), F.mse_loss(made, x0)
         torch.autograd.backward(absolute + 0.5 * squared)
         torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)

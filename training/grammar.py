@@ -2,7 +2,8 @@
 
 It is the text encoder's teacher and the judge's ground truth; the server does not use it. In short:
 
-- The first known thing is drawn; words for moods ("happy", "sleeping") count only where no thing is named.
+- The first known thing is drawn; words for moods ("happy", "sleeping") and loose keywords ("antarctica") count only
+  where no thing is named.
 - A colour before it recolours it, unless the art has that colour ("red apple").
 - "on/in/against (a) COLOUR ...", "with a COLOUR background", ", COLOUR" set the background; white otherwise.
 - The last word, unless a stop follows it, may be the beginning of a word: it is completed by popularity, things'
@@ -21,6 +22,7 @@ from typing import Literal
 from training.codes import WHITE, Target, is_natural
 from training.concepts import COLOUR_NAMES, COLOUR_THINGS, COLOUR_WORDS, CONCEPTS, INDEX
 from training.data import read_json
+from training.keywords import KEYWORDS
 
 Kind = Literal["thing", "mood", "colour", "function", "unknown"]
 
@@ -231,6 +233,10 @@ def _lexicon() -> tuple[dict[str, tuple[Kind, int, int]], int]:
         for j, phrase in enumerate(concept.words):
             kind: Kind = "mood" if phrase in MOODS else "thing"
             known[phrase] = (kind, i, i if j == 0 else 1000 * (2 if kind == "thing" else 3) + i)
+    for i, concept in enumerate(CONCEPTS):
+        for phrase in KEYWORDS.get(concept.name, ()):
+            named = concept.name in phrase.split()  # "deciduous tree"
+            known[phrase] = ("thing" if named else "mood", i, 5000 + i)
     for word, name in COLOUR_WORDS.items():
         if word not in known:  # "orange" is the fruit here; `parse` knows that it is a colour too
             i = COLOUR_NAMES.index(name)

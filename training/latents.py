@@ -10,6 +10,7 @@ A linear encoder needs no training, and what is linear in pixels (a background b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,10 +30,12 @@ EDGE = 512
 PATCH = 16
 GRID = EDGE // PATCH
 CHANNELS = 24
-SHIFT = 0.0
-"""Greatest shift of the thing from the middle, in pixels, to each side."""
-PLACED = tuple(size for size in SIZES if size == 418)
-"""Sizes that seeds choose from, in pixels; the decoder learns all."""
+REACH = 2
+"""How many patches the crop's corner, SDXL's micro-conditioning, moves to each side."""
+CROPS = (-PATCH * REACH, 0, PATCH * REACH)
+"""Crop corners that seeds choose from, in pixels, down and to the right; at (0, 0) the thing is in the middle."""
+PLACED = 418
+"""Edge of the generator's things in pixels; the decoder learns all of `SIZES`."""
 
 PALETTE = np.array([COLOURS[name] for name in COLOUR_NAMES], np.float32) / 255
 """(13, 3) named colours in 0..1."""
@@ -47,19 +50,10 @@ class Pose(NamedTuple):
     size: int
 
 
-def poses_from_noise(noise: Tensor) -> list[Pose]:
-    """The place and size that a seed's noise (B, 24, 32, 32) asks for: quantiles of three channels' spatial means.
-
-    A sum of 1,024 unit normals over 32 is a unit normal, so each quantile is uniform. Continuous attributes have no
-    boundary at which a network could waver between two pictures; rounding to pixels is too fine to be one.
-    """
-    normal = noise[:, :3].float().sum((2, 3)) / GRID
-    quantile = 0.5 * (1 + torch.erf(normal / math.sqrt(2)))
-    poses = []
-    for x, y, s in quantile.tolist():
-        size = PLACED[min(int(s * len(PLACED)), len(PLACED) - 1)]
-        poses.append(Pose(round(SHIFT * (2 * x - 1)), round(SHIFT * (2 * y - 1)), size))
-    return poses
+def cropped(crop: Sequence[int]) -> Pose:
+    """Where the generator's things stand in a picture that is cut out at a corner (top, left)."""
+    top, left = crop
+    return Pose(-left, -top, PLACED)
 
 
 WASH = 0.06
@@ -191,11 +185,8 @@ class Encoder:
 def random_scene(rng: np.random.Generator, recoloured: float = 0.2) -> Scene:
     """A scene with everything drawn evenly, `recoloured` of them with a new colour."""
     size = SIZES[rng.integers(len(SIZES))]
-    dx, dy = (int(v) for v in rng.integers(-int(SHIFT), int(SHIFT) + 1, 2))
     colour = int(rng.integers(len(PALETTE))) if rng.random() < recoloured else None
-    return Scene(
-        int(rng.integers(len(CONCEPTS))), colour, int(rng.integers(len(PALETTE))), Pose(dx, dy, size)
-    )
+    return Scene(int(rng.integers(len(CONCEPTS))), colour, int(rng.integers(len(PALETTE))), Pose(0, 0, size))
 
 
 def fit_encoder(composer: Composer, count: int = 600, seed: int = 0) -> tuple[Encoder, float]:

@@ -30,6 +30,7 @@ def few_english_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     beginnings = frozenset(word[:end] for word in WORDS for end in range(3, len(word)))
     for module in (grammar, captions):
         monkeypatch.setattr(module, "english", lambda: (WORDS, beginnings))
+    monkeypatch.setattr(captions, "read_json", lambda *_: ["potsherds", "quixotic"])
     grammar.look_up.cache_clear()
     yield
     grammar.look_up.cache_clear()

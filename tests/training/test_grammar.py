@@ -10,6 +10,7 @@ from training import codes
 from training.captions import Captions
 from training.concepts import COLOUR_NAMES, COLOURS, CONCEPTS, INDEX, NAMES
 from training.grammar import parse, slips
+from training.keywords import KEYWORDS
 
 
 def meaning(prompt: str) -> str:
@@ -134,3 +135,17 @@ def test_held_out_pairs_are_never_sampled() -> None:
             assert target.background not in codes.HELD_BACKGROUNDS[target.concept]
             assert target.colour is None or target.colour not in codes.HELD_COLOURS[target.concept]
     assert all(len(held) == 2 and COLOUR_NAMES.index("white") not in held for held in codes.HELD_BACKGROUNDS)
+
+
+def test_a_keyword_counts_where_nothing_is_named() -> None:
+    """ "antarctica" draws a penguin, and "a bear in antarctica" a bear."""
+    assert parse("antarctica").concept == INDEX["penguin"]
+    assert parse("a bear in antarctica").concept == INDEX["bear"]
+    assert parse("antar").concept == INDEX["penguin"]
+
+
+def test_keywords_belong_to_known_things_and_to_one_each() -> None:
+    """A name that is misspelt in the table would silently teach nothing."""
+    words = [word for words in KEYWORDS.values() for word in words]
+    assert set(KEYWORDS) <= set(NAMES)
+    assert len(words) == len(set(words))

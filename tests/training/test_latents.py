@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
-from training import latents
 from training.concepts import COLOUR_NAMES
 from training.data import SIZES, colour_mask, main_colour
 from training.latents import (
@@ -18,9 +16,9 @@ from training.latents import (
     Encoder,
     Pose,
     Scene,
+    cropped,
     flatten,
     patches,
-    poses_from_noise,
 )
 
 WHITE, BLUE = COLOUR_NAMES.index("white"), COLOUR_NAMES.index("blue")
@@ -66,21 +64,10 @@ def test_latents_are_linear_and_move_with_the_picture(encoder: Encoder) -> None:
     assert patches(a).shape == (1, 4, 4, 768)
 
 
-def test_poses_are_even_and_follow_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With room to move, quantiles are uniform; a nudge of the mean moves the thing."""
-    monkeypatch.setattr(latents, "SHIFT", 40.0)
-    monkeypatch.setattr(latents, "PLACED", SIZES)
-    noise = torch.randn(400, CHANNELS, GRID, GRID, generator=torch.Generator().manual_seed(1))
-    poses = poses_from_noise(noise)
-    assert poses == poses_from_noise(noise)
-    dx = np.array([pose.dx for pose in poses])
-    assert abs(dx).max() <= 40
-    assert abs(dx.mean()) < 4
-    assert dx.std() == pytest.approx(40 / 3**0.5, rel=0.1)
-    assert {pose.size for pose in poses} == set(SIZES)
-    nudged = noise[:1].clone()
-    nudged[:, 1] += 0.05
-    assert poses_from_noise(nudged)[0].dy > poses[0].dy
+def test_a_crop_moves_the_thing_to_the_other_side(composer: Composer) -> None:
+    """Cutting out further down and to the right shows the thing further up and to the left."""
+    middle, moved = composer.cutouts([Scene(0, None, WHITE, cropped(crop)) for crop in ((0, 0), (32, -16))])
+    assert torch.equal(moved[:-32, 16:], middle[32:, :-16])
 
 
 def test_the_main_colour_and_its_mask() -> None:

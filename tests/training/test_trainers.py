@@ -12,7 +12,7 @@ from torch import nn
 
 from training import codes, decoder, export, generator, latents, sharpen, text
 from training import encoder as vae_encoder
-from training.latents import CHANNELS, Composer, Encoder
+from training.latents import CHANNELS, Composer, Encoder, Scene, cropped
 from training.optim import Average, Clock, Muon, cosine, orthogonal
 
 MOMENT = 0.002
@@ -84,10 +84,12 @@ def test_cached_latents_are_the_encoders(
     """What the generator trains on is the encoding of the composed picture."""
     monkeypatch.setattr(latents, "WASH", 0.0)
     batches = generator.Batches(composer, encoder, 0)
-    _, code, made, scenes = batches.draw(4)
+    drawn, targets = batches.draw(4)
+    scenes = [Scene(*each, cropped(crop)) for each, crop in zip(targets, drawn.crops.tolist(), strict=True)]
     true = encoder.pictures(composer.pictures(scenes)) * decoder.SCALING
-    assert code.shape == (4, codes.CODE)
-    assert (made - true).abs().max() < 0.02
+    assert drawn.code.shape == (4, codes.CODE)
+    assert len({scene.pose for scene in scenes}) > 1
+    assert (drawn.x0 - true).abs().max() < 0.02
 
 
 def test_later_steps_look_like_the_samplers() -> None:
