@@ -18,6 +18,7 @@ from onestroke.metrics import Metrics
 from onestroke.models.catalog import ModelSpec
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
+from onestroke.workers.devices import spell_out, threads_each
 from onestroke.workers.engine import TORCH_ENGINE, WorkerConfig
 from onestroke.workers.supervisor import Supervisor
 
@@ -31,7 +32,7 @@ def create_app(
     engine: str = TORCH_ENGINE,
     on_change: Callable[[Scheduler], None] = lambda scheduler: None,
 ) -> FastAPI:
-    """The server as an ASGI app; its lifespan starts the worker and drains it again.
+    """The server as an ASGI app; its lifespan starts the workers and drains them again.
 
     `engine` names the worker's engine factory (tests put a double there); `on_change` is called whenever
     readiness or progress changes.
@@ -65,35 +66,46 @@ def create_app(
 async def serving(
     settings: Settings, spec: ModelSpec, metrics: Metrics, *, engine: str = TORCH_ENGINE, quiet: bool = False
 ) -> AsyncIterator[Scheduler]:
-    """A scheduler with its worker, for as long as the block lasts; leaving it answers what was accepted."""
+    """A scheduler with its workers, one per device; leaving the block answers what was accepted."""
     scheduler = Scheduler(settings, metrics)
-    config = WorkerConfig(spec, settings.device, settings.dtype, settings.threads, settings.max_batch, engine)
-    supervisor = Supervisor("worker-0", config, scheduler)
+    devices = spell_out(settings.device)
+    threads = threads_each(settings.threads, len(devices))
+    supervisors = [
+        Supervisor(
+            f"worker-{i}",
+            WorkerConfig(spec, device, settings.dtype, threads, settings.max_batch, engine),
+            scheduler,
+        )
+        for i, device in enumerate(devices)
+    ]
     unwatch = scheduler.watch((lambda: None) if quiet else _progress_log(scheduler))
-    supervisor.start()
+    for supervisor in supervisors:
+        supervisor.start()
     try:
         yield scheduler
     finally:
         unwatch()
         await scheduler.drained()
-        await supervisor.stop()
+        await asyncio.gather(*(supervisor.stop() for supervisor in supervisors))
 
 
 def _progress_log(scheduler: Scheduler) -> Callable[[], None]:
-    """A log line for each new stage of the warm-up, and one when pictures can be made."""
+    """A log line for each new stage of the warm-up, and one for each worker that can make pictures."""
     began, last = time.monotonic(), ""
+    announced: set[int] = set()
 
     def changed() -> None:
         nonlocal last
+        seconds = round(time.monotonic() - began, 1)
+        for each in scheduler.workers():
+            if each.pid not in announced:
+                announced.add(each.pid)
+                log.info("ready", device=each.device, dtype=each.dtype, threads=each.threads, seconds=seconds)
         progress = scheduler.progress()
-        if progress.stage == last:
+        if scheduler.ready or progress.stage == last:
             return
         last = progress.stage
-        seconds = round(time.monotonic() - began, 1)
-        if scheduler.ready:
-            for each in scheduler.workers():
-                log.info("ready", device=each.device, dtype=each.dtype, threads=each.threads, seconds=seconds)
-        elif scheduler.fatal:
+        if scheduler.fatal:
             log.error("not servable", reason=scheduler.fatal.message)
         else:
             log.info(

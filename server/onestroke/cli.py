@@ -27,7 +27,10 @@ cli = typer.Typer(
 ModelFlag = Annotated[
     str | None, typer.Option(help="auto, a catalog name (see `onestroke models`), or a diffusers folder.")
 ]
-DeviceFlag = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+DeviceFlag = Annotated[
+    str | None,
+    typer.Option(help="auto (all NVIDIA cards), cpu, cuda or mps; several, comma-separated: a worker each."),
+]
 DTypeFlag = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
 ThreadsFlag = Annotated[int | None, typer.Option(help="CPU threads of the worker; 0: all cores.")]
 

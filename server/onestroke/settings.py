@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Annotated[str, Field(pattern=r"^(auto|(cpu|mps|cuda(:\d+)?)(,(cpu|mps|cuda(:\d+)?))*)$")]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ONESTROKE_", frozen=True, extra="forbid")
 
     model: str = Field("auto", description="Catalog name, or a diffusers folder.")
-    device: Device = Field("auto", description="Where passes run.")
+    device: Device = Field("auto", description="Where passes run; several (cuda:0,cuda:1): a worker each.")
     dtype: DType = Field("auto", description="Arithmetic of the network; auto: the fastest safe one.")
     threads: int = Field(0, ge=0, description="CPU threads of the worker; 0: all cores.")
 

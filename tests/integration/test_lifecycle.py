@@ -200,3 +200,29 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(tmp_path:
     server = Server("--model", str(folder), double=True)
     assert server.process.wait(timeout=60) == 1
     assert "the weights are cut short" in server.rest_of_log()
+
+
+async def pids(client: httpx.AsyncClient, count: int) -> list[int]:
+    """The workers' processes, once there are `count`."""
+    for _ in range(600):
+        workers = (await client.get("/readyz")).json()["workers"]
+        if len(workers) == count:
+            return [worker["pid"] for worker in workers]
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"no {count} workers")
+
+
+async def test_with_two_devices_one_worker_dies_and_the_other_goes_on() -> None:
+    with serving("--device", "cpu,cpu") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            first = await pids(client, 2)
+            calls = [asyncio.create_task(call(client, f"slow {i}")) for i in range(12)]
+            await asyncio.sleep(0.6)
+            os.kill(first[0], signal.SIGKILL)
+            ready = []
+            while not all(each.done() for each in calls):
+                ready.append((await client.get("/readyz")).status_code)
+                await asyncio.sleep(0.01)
+            assert set(ready) == {200}, "the other worker goes on"
+            assert [await each for each in calls] == [200] * 12
+            assert first[0] not in await pids(client, 2)
