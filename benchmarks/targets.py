@@ -14,7 +14,8 @@ import torch
 from benchmarks.options import ModelOptions
 from benchmarks.peers.diffusers_call import DiffusersCall
 from onestroke.core import GenerationRequest
-from onestroke.models.catalog import ModelSpec, choose
+from onestroke.models.catalog import ModelSpec
+from onestroke.models.choosing import choose
 from onestroke.pipelines.images import encode_image
 from onestroke.pipelines.loading import load
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from onestroke.models.catalog import CATALOG, is_cached
+from onestroke.models.catalog import CATALOG
+from onestroke.models.hub import is_cached
 from tests.servers import Server, serving
 
 

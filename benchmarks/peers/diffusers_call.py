@@ -17,7 +17,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from benchmarks.options import ModelOptions
-from onestroke.models.catalog import ModelSpec, choose
+from onestroke.models.catalog import ModelSpec
+from onestroke.models.choosing import choose
 from onestroke.pipelines.loading import pick_device, pick_dtype
 
 JPEG_QUALITY = 85
@@ -36,6 +37,7 @@ class DiffusersCall:
         self.spec: ModelSpec = spec
         self.pipe: Any = StableDiffusionXLPipeline.from_pretrained(
             spec.source,
+            revision=spec.revision,
             torch_dtype=dtype,
             variant=spec.variant,
             use_safetensors=True,

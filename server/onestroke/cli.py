@@ -1,4 +1,4 @@
-"""`onestroke serve | generate | models | doctor`: flags in, the right part started.
+"""`onestroke serve | generate | fetch | models | doctor`: flags in, the right part started.
 
 Heavy imports happen inside the commands: `--help` and a wrong flag answer at once, and nothing here ever
 imports torch.
@@ -25,7 +25,28 @@ cli = typer.Typer(
 )
 
 ModelFlag = Annotated[
-    str | None, typer.Option(help="auto, a catalog name (see `onestroke models`), or a diffusers folder.")
+    str | None,
+    typer.Option(
+        help="auto, a catalog name (see `onestroke models`), a hub id (owner/name), a diffusers folder, or a "
+        ".safetensors file (SDXL, SD 2.1, SD 1.5)."
+    ),
+]
+RevisionFlag = Annotated[
+    str | None, typer.Option(help="Commit, branch or tag of a hub id; also written ID@REVISION.")
+]
+VaeFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="auto: the model's own; full: SDXL's fp16-safe one; tiny: a fast small one (TAESD); or a VAE's "
+        "hub id, folder or .safetensors file."
+    ),
+]
+RecipeFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="Sample as this catalog row is: steps, sampler, guidance, sizes. For files, which do not say it; "
+        "also sd21 and sd21-base. [default: auto]"
+    ),
 ]
 DeviceFlag = Annotated[
     str | None,
@@ -59,6 +80,9 @@ def _root(
 @cli.command()
 def serve(
     model: ModelFlag = None,
+    revision: RevisionFlag = None,
+    vae: VaeFlag = None,
+    recipe: RecipeFlag = None,
     device: DeviceFlag = None,
     dtype: DTypeFlag = None,
     threads: ThreadsFlag = None,
@@ -128,6 +152,9 @@ def generate(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; the model's own size if not given.")] = None,
     number: Annotated[int, typer.Option("-n", min=1, max=64, help="Pictures; picture i has seed + i.")] = 1,
     model: ModelFlag = None,
+    revision: RevisionFlag = None,
+    vae: VaeFlag = None,
+    recipe: RecipeFlag = None,
     device: DeviceFlag = None,
     dtype: DTypeFlag = None,
     threads: ThreadsFlag = None,
@@ -135,31 +162,54 @@ def generate(
     """Draw without a server: load the model, draw, write the files."""
     from onestroke.generating import generate_files
 
-    settings = _settings({"model": model, "device": device, "dtype": dtype, "threads": threads})
+    settings = _settings(
+        {
+            "model": model,
+            "revision": revision,
+            "vae": vae,
+            "recipe": recipe,
+            "device": device,
+            "dtype": dtype,
+            "threads": threads,
+        }
+    )
     asyncio.run(generate_files(settings, prompt, output, seed=seed, steps=steps, size=size, n=number))
+
+
+@cli.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help="A catalog name or a hub id.")],
+    revision: RevisionFlag = None,
+    vae: VaeFlag = None,
+) -> None:
+    """Bring a model's weights into the hub's cache, only the files that serving it needs; then leave.
+
+    HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE hold as for every client of the hub.
+    """
+    from onestroke.generating import fetch_files
+
+    fetch_files(model, revision, vae or "auto")
 
 
 @cli.command()
 def models() -> None:
     """List the catalog: what each model is, its licence, and whether its weights are here."""
-    from rich.console import Console
-    from rich.table import Table
+    from onestroke.models.catalog import CATALOG
+    from onestroke.models.hub import is_cached
 
-    from onestroke.models.catalog import CATALOG, is_cached
-
-    table = Table("name", "steps", "size", "licence", "weights", "what it is")
     for spec in CATALOG.values():
-        sizes = ", ".join(f"{width}x{height}" for width, height in spec.sizes)
-        licence = f"{spec.licence.name} ({spec.licence.terms})"
-        table.add_row(
-            spec.name,
-            str(spec.default_steps),
-            sizes,
-            licence,
-            "here" if is_cached(spec) else "not here",
-            spec.description,
+        width, height = spec.default_size
+        steps = "1 step" if spec.default_steps == 1 else f"{spec.default_steps} steps"
+        weights = "here" if is_cached(spec) else f"{spec.download_bytes / 1e9:.1f} GB to fetch"
+        typer.secho(spec.name, bold=True, nl=False)
+        typer.echo(
+            f"  {width}x{height} in {steps}; weights: {weights}; memory: {spec.memory_bytes / 1e9:.1f} GB\n"
+            f"    {spec.description}\n"
+            f"    {spec.licence.name}: {spec.licence.terms} {spec.licence.url}"
         )
-    Console().print(table)
+    typer.echo(
+        "or a hub id (owner/name), a diffusers folder, or a .safetensors file of SDXL, SD 2.1 or SD 1.5"
+    )
 
 
 @cli.command()

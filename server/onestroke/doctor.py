@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from onestroke.models.catalog import CATALOG, EMBEDDED_FOLDER, has_nvidia_card, is_cached
+from onestroke.models.catalog import CATALOG, EMBEDDED_FOLDER
+from onestroke.models.choosing import has_nvidia_card, how_to_get
+from onestroke.models.hub import is_cached
 
 ASK_TORCH = """
 import json, torch
@@ -38,7 +40,7 @@ def examine(port: int) -> Iterator[Finding]:
     """One finding after the other, the slow ones last."""
     yield _python()
     yield _embedded()
-    yield _turbo()
+    yield from _weights()
     yield _port(port)
     yield from _torch()
 
@@ -55,12 +57,15 @@ def _embedded() -> Finding:
     return Finding("embedded model", "missing", False, "reinstall onestroke, or make it with `make train`")
 
 
-def _turbo() -> Finding:
-    spec = CATALOG["sdxl-turbo"]
-    if is_cached(spec):
-        return Finding("SDXL Turbo", "weights are cached")
-    cure = f"`hf download {spec.source}` fetches {spec.download_bytes / 1e9:.1f} GB ({spec.licence.name})"
-    return Finding("SDXL Turbo", "weights are not cached (not needed for the embedded model)", cure=cure)
+def _weights() -> Iterator[Finding]:
+    """Of every catalog row that is fetched from the hub."""
+    for spec in CATALOG.values():
+        if not spec.is_local:
+            here = is_cached(spec)
+            found = (
+                "weights are cached" if here else "weights are not cached (not needed for the embedded model)"
+            )
+            yield Finding(spec.name, found, cure="" if here else how_to_get(spec))
 
 
 def _port(port: int) -> Finding:

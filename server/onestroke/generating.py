@@ -12,7 +12,9 @@ from onestroke.app import serving, until_ready
 from onestroke.core import GenerationRequest, ImageFormat
 from onestroke.errors import InvalidRequest
 from onestroke.metrics import Metrics
-from onestroke.models.catalog import choose
+from onestroke.models import hub
+from onestroke.models.catalog import ModelSpec, VaeSpec
+from onestroke.models.choosing import choose, choose_from, vae_of
 from onestroke.scheduling.rows import Lane
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
@@ -40,13 +42,29 @@ async def generate_files(
         raise InvalidRequest(f"--output must end in one of {', '.join(FORMATS)}", "output")
     if not output.parent.is_dir():
         raise InvalidRequest(f"--output: there is no folder {output.parent}", "output")
-    spec = choose(settings.model).spec
+    spec = choose_from(settings).spec
     ask = Ask(prompt, seed=seed, steps=steps, size=size, format=FORMATS[output.suffix.lower()])
     requests = resolve(ask, spec, settings.max_prompt_chars, n)
     async with serving(settings, spec, Metrics(), quiet=True) as scheduler:
         with _bars() as bars:
             await _warm_up(scheduler, bars, spec.name)
             await _draw(scheduler, bars, requests, output)
+
+
+def fetch_files(name: str, revision: str | None, vae: str) -> None:
+    """Bring a model and, where one is named, its VAE into the hub's cache. Raises ModelError."""
+    spec = choose(name, revision=revision, vae=vae).spec
+    extra = vae_of(spec)
+    with _bars() as bars:
+        task = bars.add_task(spec.name, total=1.0)
+
+        def show(stage: str, fraction: float) -> None:
+            bars.update(task, description=stage, completed=fraction)
+
+        for each in (spec, extra):
+            if isinstance(each, ModelSpec | VaeSpec) and not (isinstance(each, ModelSpec) and each.is_local):
+                folder = hub.fetch(each, show)
+                bars.console.print(f"{each.name} is in {folder} ({each.licence.name})", highlight=False)
 
 
 async def _warm_up(scheduler: Scheduler, bars: Progress, name: str) -> None:

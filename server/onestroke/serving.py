@@ -14,7 +14,7 @@ import uvicorn
 
 from onestroke.api.context import Context
 from onestroke.app import create_app
-from onestroke.models.catalog import choose
+from onestroke.models.choosing import choose_from
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
 
@@ -61,9 +61,9 @@ class Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serve until a signal; returns the exit status. Raises ModelError when there is no such model."""
     configure_logging(settings)
-    choice = choose(settings.model)
+    choice = choose_from(settings)
     spec = choice.spec
-    log.info("model", name=spec.name, why=choice.why)
+    log.info("model", name=spec.name, source=spec.at, why=choice.why, note=spec.note or None)
     log.info("licence", name=spec.licence.name, terms=spec.licence.terms, url=spec.licence.url or None)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]

@@ -18,7 +18,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ONESTROKE_", frozen=True, extra="forbid")
 
-    model: str = Field("auto", description="Catalog name, or a diffusers folder.")
+    model: str = Field("auto", description="Catalog name, hub id, diffusers folder or .safetensors file.")
+    revision: str | None = Field(None, description="Commit, branch or tag of a hub id.")
+    vae: str = Field("auto", description="auto, full, tiny, a VAE's hub id, folder or file.")
+    recipe: str = Field("auto", description="Catalog name whose steps, sampler and sizes are taken.")
     device: Device = Field("auto", description="Where passes run; several (cuda:0,cuda:1): a worker each.")
     dtype: DType = Field("auto", description="Arithmetic of the network; auto: the fastest safe one.")
     threads: int = Field(0, ge=0, description="CPU threads of the worker; 0: all cores.")

@@ -1,20 +1,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-
-from onestroke.errors import ModelError
-from onestroke.models import catalog
-from onestroke.models.catalog import CATALOG, SAMPLERS, choose, resolve
-
-
-def folder(path: Path, kind: str = "StableDiffusionXLPipeline") -> Path:
-    (path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
-    return path
+from onestroke.models.catalog import CATALOG, RECIPES, SAMPLERS, VAES, Licence
 
 
 def test_every_row_can_serve_its_own_defaults() -> None:
@@ -25,41 +14,27 @@ def test_every_row_can_serve_its_own_defaults() -> None:
         assert spec.sizes
 
 
-def test_a_folder_is_a_model(tmp_path: Path) -> None:
-    spec = resolve(str(folder(tmp_path)))
-    assert spec.name == tmp_path.name
-    assert spec.licence.commercial is None
+def test_every_row_that_is_fetched_is_pinned_and_says_what_it_takes() -> None:
+    for spec in CATALOG.values():
+        assert spec.licence.url
+        assert spec.memory_bytes > spec.download_bytes
+        if not spec.is_local:
+            assert spec.revision
+            assert len(spec.revision) == 40
+            assert spec.download_bytes > 1e9
 
 
-def test_what_cannot_be_served_says_what_can(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="embedded"):
-        resolve("nonesuch")
-    with pytest.raises(ModelError, match=r"model_index\.json"):
-        resolve(str(tmp_path))
-    with pytest.raises(ModelError, match="FluxPipeline"):
-        resolve(str(folder(tmp_path, "FluxPipeline")))
-    checkpoint = tmp_path / "model.safetensors"
-    checkpoint.touch()
-    with pytest.raises(ModelError, match="single-file"):
-        resolve(str(checkpoint))
+def test_every_family_has_a_tiny_vae_and_sdxl_a_safe_full_one() -> None:
+    kinds = {(vae.family, vae.kind) for vae in VAES.values()}
+    assert {("sdxl", "full"), ("sdxl", "tiny"), ("sd", "tiny")} <= kinds
 
 
-@pytest.mark.parametrize(
-    ("card", "cached", "name", "why"),
-    [
-        (False, True, "embedded", "no NVIDIA card"),
-        (True, False, "embedded", "downloads 6.9 GB"),
-        (True, True, "sdxl-turbo", "cached"),
-    ],
-)
-def test_auto_never_downloads_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, card: bool, cached: bool, name: str, why: str
-) -> None:
-    monkeypatch.setattr(catalog, "has_nvidia_card", lambda: card)
-    monkeypatch.setattr(catalog, "is_cached", lambda spec: cached)
-    choice = choose("auto")
-    assert choice.spec.name == name
-    assert why in choice.why
+def test_recipes_are_the_rows_and_sd_21s() -> None:
+    assert set(RECIPES) == {*CATALOG, "sd21", "sd21-base"}
+
+
+def test_terms_are_said_in_words() -> None:
+    assert Licence("x", commercial=None).terms == "commercial terms unknown"
 
 
 def test_a_seed_chooses_its_crop_always_the_same_and_all_in_turn() -> None:

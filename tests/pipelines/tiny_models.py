@@ -1,4 +1,5 @@
-"""Real StableDiffusionXLPipelines with random weights, small enough to run a whole test suite on."""
+"""Real StableDiffusionXLPipelines and StableDiffusionPipelines with random weights, small enough to run a whole
+test suite on."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     EulerAncestralDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -57,22 +60,76 @@ def save_tiny_pipeline(folder: Path, *, prediction: str = "v_prediction", kl: bo
     )
 
 
+def save_tiny_sd(folder: Path, layout: str) -> ModelSpec:
+    """The same with the conventions of "sd15" or "sd21" (768: v-prediction)."""
+    torch.manual_seed(0)
+    second = layout == "sd21"
+    width = 48 if second else 32
+    pipeline = StableDiffusionPipeline(
+        vae=_contrast(_kl()),
+        text_encoder=CLIPTextModel(_text(width, "gelu" if second else "quick_gelu")).eval(),
+        tokenizer=_tokenizer(pad="!" if second else "<|endoftext|>"),
+        unet=_strong(
+            UNet2DConditionModel(
+                **COMMON,
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                attention_head_dim=(2, 4) if second else 2,
+                use_linear_projection=second,
+                cross_attention_dim=width,
+            )
+        ),
+        scheduler=PNDMScheduler(
+            prediction_type="v_prediction" if second else "epsilon",
+            skip_prk_steps=True,
+            **{**SCHEDULE, "timestep_spacing": "leading"},
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return ModelSpec(
+        name=layout,
+        source=str(folder),
+        family="sd",
+        description="random weights",
+        licence=Licence("none", commercial=True),
+        sampler="ddim",
+        default_steps=4,
+        guidance_scale=3.0,
+        sizes=((SIZE, SIZE),),
+    )
+
+
+COMMON: dict[str, Any] = {
+    "sample_size": SIZE // 4,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+}
+
+
 def _unet() -> UNet2DConditionModel:
-    unet = UNet2DConditionModel(
-        sample_size=SIZE // 4,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=8 * 6 + 48,
-        cross_attention_dim=32 + 48,
-    ).eval()
+    return _strong(
+        UNet2DConditionModel(
+            **COMMON,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=8 * 6 + 48,
+            cross_attention_dim=32 + 48,
+        )
+    )
+
+
+def _strong(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """With text and time that reach the picture."""
+    unet.eval()
     with torch.no_grad():
         for name, weight in unet.named_parameters():
             if "attn2.to_" in name or "time_emb" in name or "add_embedding" in name:
@@ -107,7 +164,13 @@ def _kl() -> AutoencoderKL:
     ).eval()
 
 
-def _text(width: int) -> CLIPTextConfig:
+def _contrast(vae: AutoencoderKL) -> AutoencoderKL:
+    with torch.no_grad():
+        vae.decoder.conv_out.weight.mul_(6)
+    return vae
+
+
+def _text(width: int, activation: str = "quick_gelu") -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(_vocabulary()),
         hidden_size=width,
@@ -115,6 +178,7 @@ def _text(width: int) -> CLIPTextConfig:
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=4,
+        hidden_act=activation,
         max_position_embeddings=TOKENS,
         bos_token_id=0,
         eos_token_id=1,

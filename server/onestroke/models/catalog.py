@@ -1,14 +1,13 @@
-"""Models as data: what each is, where it comes from, how it is sampled, and what its licence allows."""
+"""Models as data: what each is, where it comes from, how it is sampled, and what its licence allows.
+
+`choosing` turns what an operator asks for into one of these rows; `hub` brings its files to this machine.
+"""
 
 from __future__ import annotations
 
-import json
 import random
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from onestroke.errors import ModelError
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
@@ -34,10 +33,15 @@ class Licence:
 class ModelSpec:
     """One row of the catalog.
 
-    `source` is a diffusers folder or a hub id. `timesteps` maps a step count to the timesteps it must use
-    where the sampler's own spacing is not the recipe. `sizes` lists (width, height) pairs; the first is the
-    default. `crops` are the corners, in pixels down and to the right, that a seed chooses from (see `crop`).
-    `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
+    `source` is a diffusers folder, a hub id or a single `.safetensors` file; `revision` is a commit, branch or tag
+    of a hub id, None for its default branch. `family` is "sdxl" or "sd": models of one family share latents,
+    and so their VAEs. `timesteps` maps a step count to the timesteps it must use where the sampler's own spacing
+    is not the recipe, and `scheduler` holds values laid over the model's own scheduler configuration. `sizes`
+    lists (width, height) pairs; the first is the default. `crops` are the corners, in pixels down and to the right,
+    that a seed chooses from (see `crop`). `dtype` is "auto" where the worker shall pick the
+    fastest safe one for its device. `variant` is preferred where the source has it. `vae` is "auto" (the model's
+    own), or what `choosing.vae_of` takes. `download_bytes` is what is fetched, `memory_bytes` what serving it
+    takes in half precision, about. `note` is for the log.
     """
 
     name: str
@@ -45,17 +49,21 @@ class ModelSpec:
     family: str
     description: str
     licence: Licence
+    revision: str | None = None
+    variant: str | None = "fp16"
+    vae: str = "auto"
     sampler: str = "euler_ancestral"
-    timestep_spacing: str = "trailing"
     default_steps: int = 1
     max_steps: int = 50
     guidance_scale: float = 0.0
     sizes: tuple[tuple[int, int], ...] = ((512, 512),)
     crops: tuple[int, ...] = (0,)
     dtype: str = "auto"
-    variant: str | None = None
     timesteps: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    scheduler: tuple[tuple[str, str], ...] = ()
     download_bytes: int = 0
+    memory_bytes: int = 0
+    note: str = ""
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -69,8 +77,38 @@ class ModelSpec:
 
     @property
     def is_local(self) -> bool:
-        return Path(self.source).is_dir()
+        return Path(self.source).exists()
 
+    @property
+    def at(self) -> str:
+        """The source and, where one is pinned, its revision."""
+        return f"{self.source}@{self.revision}" if self.revision else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class VaeSpec:
+    """A VAE that serves every model of `family`. `kind` is "full" (fp16-safe) or "tiny" (fast, near enough)."""
+
+    name: str
+    source: str
+    family: str
+    kind: str
+    licence: Licence
+    revision: str | None = None
+    download_bytes: int = 0
+
+
+STABILITY = "Stability AI non-commercial community licence"
+MIT = Licence("MIT", commercial=True)
+SDXL_SIZES = (
+    (1024, 1024),
+    *((1152, 896), (896, 1152), (1216, 832), (832, 1216)),
+    *((1344, 768), (768, 1344), (1536, 640), (640, 1536)),
+)
+"""The shapes that SDXL was trained on, about a megapixel each."""
+SD_SIZES = ((512, 512), (512, 768), (768, 512))
+TRAILING = (("prediction_type", "epsilon"), ("timestep_spacing", "trailing"))
+EPSILON = (("prediction_type", "epsilon"),)
 
 CATALOG: dict[str, ModelSpec] = {
     spec.name: spec
@@ -82,101 +120,119 @@ CATALOG: dict[str, ModelSpec] = {
             description="Onestroke's own small model: emoji-like things on coloured backgrounds, one step, any CPU",
             licence=Licence("Apache-2.0", commercial=True, url="https://www.apache.org/licenses/LICENSE-2.0"),
             max_steps=8,
+            variant=None,
+            memory_bytes=500_000_000,
         ),
         ModelSpec(
             name="sdxl-turbo",
             source="stabilityai/sdxl-turbo",
+            revision="71153311d3dbb46851df1931d3ca6e939de83304",
             family="sdxl",
             description="SDXL Turbo (ADD), 512x512 in 1-4 steps; wants a GPU",
-            licence=Licence(
-                "Stability AI non-commercial community licence",
-                commercial=False,
-                url="https://huggingface.co/stabilityai/sdxl-turbo",
-            ),
+            licence=Licence(STABILITY, commercial=False, url="https://huggingface.co/stabilityai/sdxl-turbo"),
             max_steps=8,
-            variant="fp16",
+            scheduler=TRAILING,
             download_bytes=6_940_000_000,
+            memory_bytes=9_000_000_000,
+        ),
+        ModelSpec(
+            name="sd-turbo",
+            source="stabilityai/sd-turbo",
+            revision="b261bac6fd2cf515557d5d0707481eafa0485ec2",
+            family="sd",
+            description="SD-Turbo (SD 2.1 distilled by ADD), 512x512 in 1-4 steps; a third of SDXL Turbo's size",
+            licence=Licence(STABILITY, commercial=False, url="https://huggingface.co/stabilityai/sd-turbo"),
+            max_steps=8,
+            scheduler=TRAILING,
+            download_bytes=2_580_000_000,
+            memory_bytes=4_000_000_000,
+        ),
+        ModelSpec(
+            name="sdxl-base",
+            source="stabilityai/stable-diffusion-xl-base-1.0",
+            revision="462165984030d82259a11f4367a4eed129e94a7b",
+            family="sdxl",
+            description="SDXL 1.0 base, 1024x1024 in 30 steps",
+            licence=Licence(
+                "CreativeML Open RAIL++-M",
+                commercial=True,
+                url="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
+            ),
+            sampler="euler",
+            default_steps=30,
+            guidance_scale=5.0,
+            sizes=SDXL_SIZES,
+            scheduler=EPSILON,
+            download_bytes=6_940_000_000,
+            memory_bytes=12_000_000_000,
+        ),
+        ModelSpec(
+            name="sd15",
+            source="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            family="sd",
+            description="Stable Diffusion 1.5, 512x512 in 50 steps: the baseline; its safety checker is not run",
+            licence=Licence(
+                "CreativeML Open RAIL-M",
+                commercial=True,
+                url="https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5",
+            ),
+            sampler="ddim",
+            default_steps=50,
+            max_steps=100,
+            guidance_scale=7.5,
+            sizes=SD_SIZES,
+            scheduler=EPSILON,
+            download_bytes=2_130_000_000,
+            memory_bytes=3_500_000_000,
+            note="its own PNDM sampler keeps a memory between steps; DDIM is served in its place",
         ),
     )
 }
 
+SD21 = replace(
+    CATALOG["sd15"],
+    name="sd21",
+    source="",
+    sizes=((768, 768),),
+    scheduler=(("prediction_type", "v_prediction"),),
+)
+RECIPES = {
+    **CATALOG,
+    "sd21": SD21,
+    "sd21-base": replace(SD21, name="sd21-base", sizes=SD_SIZES, scheduler=EPSILON),
+}
+"""How files are sampled that do not say it themselves. SD 2.1 is here for its files; no row offers to fetch it."""
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The model to serve and, for the log, why it is this one."""
-
-    spec: ModelSpec
-    why: str
-
-
-def choose(name: str) -> Choice:
-    """`auto`: SDXL Turbo where there is an NVIDIA card and its weights are cached, else the embedded model.
-
-    Gigabytes and non-commercial weights are never fetched unasked. Raises ModelError for an unknown name.
-    """
-    if name != "auto":
-        return Choice(resolve(name), "asked for")
-    turbo = CATALOG["sdxl-turbo"]
-    if not has_nvidia_card():
-        return Choice(CATALOG["embedded"], "no NVIDIA card here; --model NAME serves another")
-    if is_cached(turbo):
-        return Choice(turbo, "an NVIDIA card, and its weights are cached")
-    gigabytes = turbo.download_bytes / 1e9
-    return Choice(
-        CATALOG["embedded"],
-        f"SDXL Turbo's weights are not cached; --model sdxl-turbo downloads {gigabytes:.1f} GB "
-        f"({turbo.licence.name}, {turbo.licence.terms})",
+VAES: dict[str, VaeSpec] = {
+    vae.name: vae
+    for vae in (
+        VaeSpec(
+            name="sdxl-vae-fp16-fix",
+            source="madebyollin/sdxl-vae-fp16-fix",
+            revision="207b116dae70ace3637169f1ddd2434b91b3a8cd",
+            family="sdxl",
+            kind="full",
+            licence=MIT,
+            download_bytes=334_643_238,
+        ),
+        VaeSpec(
+            name="taesdxl",
+            source="madebyollin/taesdxl",
+            family="sdxl",
+            kind="tiny",
+            licence=MIT,
+            download_bytes=9_793_292,
+        ),
+        VaeSpec(
+            name="taesd",
+            source="madebyollin/taesd",
+            revision="614f76814bbe30edbe2e627ace1c2234c81a2c0e",
+            family="sd",
+            kind="tiny",
+            licence=MIT,
+            download_bytes=9_793_292,
+        ),
     )
-
-
-def has_nvidia_card() -> bool:
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
-
-
-def is_cached(spec: ModelSpec) -> bool:
-    """Whether the weights are on this machine."""
-    if spec.is_local:
-        return (Path(spec.source) / "model_index.json").is_file()
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(spec.source, "model_index.json"), str)
-
-
-def resolve(name: str) -> ModelSpec:
-    """The model that `name` (a catalog name or a diffusers folder) stands for.
-
-    Raises ModelError when it is neither, and says what would work.
-    """
-    if spec := CATALOG.get(name):
-        return spec
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _from_folder(folder)
-    if folder.is_file():
-        raise ModelError(
-            f"{name} is a file: single-file checkpoints are not served yet; give a diffusers folder"
-        )
-    known = ", ".join(CATALOG)
-    raise ModelError(f"no model {name!r}: give one of {known}, or the path of a diffusers folder")
-
-
-def _from_folder(folder: Path) -> ModelSpec:
-    """A diffusers folder as a row: sampler and prediction come from the scheduler it names."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ModelError(f"{folder} has no model_index.json: it is not a diffusers folder")
-    try:
-        pipeline = json.loads(index.read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{index} cannot be read: {error}") from error
-    if pipeline != "StableDiffusionXLPipeline":
-        raise ModelError(f"{folder} holds a {pipeline}; StableDiffusionXLPipeline is what is served today")
-    base = CATALOG["embedded"]
-    return replace(
-        base,
-        name=folder.name,
-        source=str(folder.resolve()),
-        description=f"the diffusers folder {folder.name}",
-        licence=Licence("unknown", commercial=None),
-        max_steps=50,
-    )
+}
+"""SDXL's own VAE overflows in fp16, hence the first. The SD family's own is safe as it is."""

@@ -1,32 +1,22 @@
-"""From a catalog row to a pipeline on a device: safetensors only, and clear words where that fails."""
+"""From a catalog row to a pipeline on a device. `parts` reads the files, `assemble` makes the verbs of them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import diffusers.utils.logging as diffusers_logging
 import torch
-import transformers.utils.logging as transformers_logging
-from diffusers import AutoencoderKL, AutoencoderTiny, EulerDiscreteScheduler, UNet2DConditionModel
-from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from onestroke.errors import ModelError
 from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.decoder import Decoder, safe_dtype
 from onestroke.pipelines.layers import has_bf16, specialise
+from onestroke.pipelines.parts import Parts, read_parts
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Progress
 from onestroke.pipelines.samplers import scheduler_key
 from onestroke.pipelines.text import TextEncoder, without_last_layer
 from onestroke.pipelines.unet import Denoiser
 
-SERVED = "StableDiffusionXLPipeline"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TEXT_BUCKETS = {"cpu": 2}
 """Prompts encoded at a time, by device, 4 elsewhere (not measured there). On the CPU a model of the embedded
@@ -56,8 +46,8 @@ def load(
     where = pick_device(device)
     kind = pick_dtype(spec.dtype if dtype == "auto" else dtype, where)
     progress(f"loading {spec.name}", 0.0)
-    parts = read_parts(spec, kind)
-    progress(f"moving {spec.name} to {where}", 0.5)
+    parts = read_parts(spec, kind, progress)
+    progress(f"moving {spec.name} to {where}", 1.0)
     try:
         pipeline = assemble(spec, parts, where, kind, max_batch)
     except torch.OutOfMemoryError as error:
@@ -100,78 +90,6 @@ def power_buckets(largest: int) -> tuple[int, ...]:
     return (*below, largest)
 
 
-class Parts(NamedTuple):
-    """What a StableDiffusionXLPipeline is made of; `options` are the plain values of its model_index.json."""
-
-    unet: Any
-    vae: Any
-    text_encoder: Any
-    text_encoder_2: Any
-    tokenizer: Any
-    tokenizer_2: Any
-    scheduler: dict[str, Any]
-    options: dict[str, Any]
-
-
-def read_parts(spec: ModelSpec, dtype: torch.dtype) -> Parts:
-    """The components that `spec` names, in `dtype` on the CPU, from files that are already on this machine.
-
-    Raises ModelError for a missing folder, another kind of pipeline, damaged files and too little memory.
-    """
-    try:
-        with _quiet():
-            return _read_parts(spec, dtype)
-    except MemoryError as error:
-        raise ModelError(f"{spec.name} does not fit into this machine's memory") from error
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{spec.name} cannot be loaded from {spec.source}: {error}") from error
-
-
-def _read_parts(spec: ModelSpec, dtype: torch.dtype) -> Parts:
-    index = _read_index(spec)
-    if index["_class_name"] != SERVED:
-        raise ModelError(f"{spec.name} is a {index['_class_name']}; {SERVED} is what is served today")
-    vae = {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL}[index["vae"][1]]
-    local: dict[str, Any] = {"pretrained_model_name_or_path": spec.source, "local_files_only": True}
-    weights: dict[str, Any] = {**local, "use_safetensors": True, "dtype": dtype, "variant": spec.variant}
-    return Parts(
-        unet=UNet2DConditionModel.from_pretrained(**weights, subfolder="unet"),
-        vae=vae.from_pretrained(**weights, subfolder="vae"),
-        text_encoder=CLIPTextModel.from_pretrained(**weights, subfolder="text_encoder"),
-        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(**weights, subfolder="text_encoder_2"),
-        tokenizer=CLIPTokenizer.from_pretrained(**local, subfolder="tokenizer"),
-        tokenizer_2=CLIPTokenizer.from_pretrained(**local, subfolder="tokenizer_2"),
-        scheduler=EulerDiscreteScheduler.load_config(**local, subfolder="scheduler"),
-        options={name: value for name, value in index.items() if not isinstance(value, list)},
-    )
-
-
-def _read_index(spec: ModelSpec) -> dict[str, Any]:
-    """model_index.json of a folder, or of a hub id whose files are in the cache."""
-    name = "model_index.json"
-    if spec.is_local or Path(spec.source).is_absolute():
-        path = Path(spec.source) / name
-    else:
-        path = Path(hf_hub_download(spec.source, name, local_files_only=True))
-    index: dict[str, Any] = json.loads(path.read_text())
-    return index
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars and notes about unused configuration; errors are still raised."""
-    levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(levels[0])
-        transformers_logging.set_verbosity(levels[1])
-        transformers_logging.enable_progress_bar()
-
-
 def assemble(
     spec: ModelSpec, parts: Parts, device: torch.device, dtype: torch.dtype, max_batch: int
 ) -> Pipeline:
@@ -182,14 +100,18 @@ def assemble(
     vae = parts.vae.to(device, memory_format=torch.channels_last).eval()
     if decode_dtype is not dtype:
         vae = vae.to(decode_dtype)
-    first, reads = without_last_layer(parts.text_encoder)
-    encoders = [encoder.to(device).eval() for encoder in (first, parts.text_encoder_2)]
+    first, *others = parts.text_encoders
+    reads: tuple[int | None, ...] = (None,)
+    if others:
+        first, read = without_last_layer(first)
+        reads = (read, -2)
+    encoders = [encoder.to(device).eval() for encoder in (first, *others)]
     for encoder in encoders:
         specialise(encoder)
     text = TextEncoder(
-        (parts.tokenizer, parts.tokenizer_2),
+        parts.tokenizers,
         encoders,
-        reads=(reads, -2),
+        reads=reads,
         bucket=TEXT_BUCKETS.get(device.type, 4),
         cache_bytes=CACHE_BYTES,
     )
@@ -199,11 +121,11 @@ def assemble(
         Denoiser(unet, buckets=power_buckets(max_batch), device=device, dtype=dtype),
         Decoder(vae, device=device, dtype=decode_dtype),
         scheduler=scheduler_key(parts.scheduler),
-        zero_negative=bool(parts.options.get("force_zeros_for_empty_prompt", True)),
+        zero_negative=bool(others) and bool(parts.options.get("force_zeros_for_empty_prompt", True)),
         vae_scale=vae_scale(parts.vae),
     )
 
 
 def vae_scale(vae: Any) -> int:
-    """Pixels per latent, as StableDiffusionXLPipeline computes it."""
+    """Pixels per latent, as diffusers' pipelines compute it."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))

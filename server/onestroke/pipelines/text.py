@@ -1,8 +1,9 @@
-"""Prompts to embeddings: SDXL's two CLIPs, one fixed bucket, and a cache bounded in bytes.
+"""Prompts to embeddings: one CLIP or SDXL's two, one fixed bucket, and a cache bounded in bytes.
 
 Encoding always runs in the same bucket, so that an embedding is a function of its prompt alone and a cached
-one is bit-identical to a fresh one. `hidden_states[-2]` of both encoders stands side by side and the pooled
-output is the second's projection, as in diffusers' StableDiffusionXLPipeline.encode_prompt.
+one is bit-identical to a fresh one. As in diffusers' encode_prompt: for SDXL `hidden_states[-2]` of both encoders
+stands side by side and the pooled output is the second's projection; for SD 1.5 and 2.1 it is the one encoder's
+last state behind the final normalisation (SD 2.1's is the last but one of a CLIP whose last layer was left out).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ class Tokens(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """`hidden` (tokens, features) and `pooled` (features,), both in the compute dtype on the device."""
+    """`hidden` (tokens, features) and `pooled` (features,), both in the compute dtype on the device.
+
+    `pooled` has no features where the model takes none.
+    """
 
     hidden: torch.Tensor
     pooled: torch.Tensor
@@ -67,10 +71,10 @@ class EmbeddingCache:
 
 
 class TextEncoder:
-    """Both tokenizers and both CLIPs of an SDXL model. `tokenize` is thread-safe, `encode` is not.
+    """The tokenizers and CLIPs of a model. `tokenize` is thread-safe, `encode` is not.
 
-    `reads` says which hidden state of each CLIP conditions the UNet: the last but one, which is the first CLIP's
-    last where `without_last_layer` has spared the rest.
+    `reads` says which hidden state of each CLIP conditions the UNet, None for its normalised output. SDXL's is the
+    last but one, which is the first CLIP's last where `without_last_layer` has spared the rest.
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class TextEncoder:
         tokenizers: Sequence[Any],
         encoders: Sequence[Any],
         *,
-        reads: Sequence[int],
+        reads: Sequence[int | None],
         bucket: int,
         cache_bytes: int,
     ) -> None:
@@ -91,7 +95,7 @@ class TextEncoder:
         self._lock = threading.Lock()
 
     def tokenize(self, prompt: str) -> Tokens:
-        """`prompt` as both encoders read it, cut and padded to their length."""
+        """`prompt` as each encoder reads it, cut and padded to its length."""
         ids, truncated = [], False
         with self._lock:
             for tokenizer in self.tokenizers:
@@ -123,13 +127,14 @@ class TextEncoder:
     def _forward(self, chunk: list[Tokens]) -> list[Embedding]:
         padded = chunk + [chunk[0]] * (self.bucket - len(chunk))
         hidden, pooled = [], None
-        for which, encoder in enumerate(self.encoders):
+        for which, (encoder, read) in enumerate(zip(self.encoders, self.reads, strict=True)):
             ids = torch.stack([tokens.ids[which] for tokens in padded]).to(encoder.device)
-            output = encoder(ids, output_hidden_states=True)
-            hidden.append(output.hidden_states[self.reads[which]])
-            pooled = output[0]
-        assert pooled is not None
+            output = encoder(ids, output_hidden_states=read is not None)
+            hidden.append(output.last_hidden_state if read is None else output.hidden_states[read])
+            pooled = getattr(output, "text_embeds", None)
         joined = torch.cat(hidden, dim=-1)
+        if pooled is None:
+            pooled = joined.new_zeros(self.bucket, 0)
         # Copies: a slice would keep its whole bucket alive in the cache.
         return [Embedding(joined[i].clone(), pooled[i].clone()) for i in range(len(chunk))]
 

@@ -1,0 +1,252 @@
+"""From what an operator asks for to a row: a catalog name, a hub id, a diffusers folder or a `.safetensors` file.
+
+What is not in the catalog is sampled by the recipe of the scheduler that its folder names, or, for a single file
+(which names none), by that of the catalog's model of the same layout. `--recipe NAME` takes another row's.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onestroke.errors import ModelError
+from onestroke.models import checkpoints, hub
+from onestroke.models.catalog import CATALOG, RECIPES, SDXL_SIZES, VAES, Licence, ModelSpec, VaeSpec
+from onestroke.models.folders import (
+    INDEX,
+    SCHEDULER,
+    check_not_pickled,
+    family_of,
+    files_of,
+    names_in,
+    read_json,
+    weights_of,
+)
+from onestroke.settings import Settings
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+UNKNOWN = Licence("unknown", commercial=None)
+
+SAMPLER_OF = {
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_ancestral",
+    "DDIMScheduler": "ddim",
+    "LCMScheduler": "lcm",
+    "TCDScheduler": "tcd",
+}
+"""Schedulers that are served as they are; every other is replaced by DDIM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model to serve and, for the log, why it is this one."""
+
+    spec: ModelSpec
+    why: str
+
+
+def choose(name: str, *, revision: str | None = None, vae: str = "auto", recipe: str = "auto") -> Choice:
+    """`auto`: SDXL Turbo where there is an NVIDIA card and its weights are cached, else the embedded model.
+
+    Gigabytes and non-commercial weights are never fetched unasked. Raises ModelError for what cannot be served.
+    """
+    choice = Choice(resolve(name, revision, recipe), "asked for") if name != "auto" else _auto()
+    spec = replace(choice.spec, vae=vae)
+    vae_of(spec)
+    return replace(choice, spec=spec)
+
+
+def choose_from(settings: Settings) -> Choice:
+    """What the settings ask for. Raises ModelError."""
+    return choose(settings.model, revision=settings.revision, vae=settings.vae, recipe=settings.recipe)
+
+
+def _auto() -> Choice:
+    turbo = CATALOG["sdxl-turbo"]
+    if not has_nvidia_card():
+        return Choice(CATALOG["embedded"], "no NVIDIA card here; --model NAME serves another")
+    if hub.is_cached(turbo):
+        return Choice(turbo, "an NVIDIA card, and its weights are cached")
+    return Choice(CATALOG["embedded"], f"SDXL Turbo's weights are not cached; {how_to_get(turbo)}")
+
+
+def how_to_get(spec: ModelSpec) -> str:
+    """The command that fetches the weights, their size and their terms."""
+    size = f"{spec.download_bytes / 1e9:.1f} GB"
+    return f"`onestroke fetch {spec.name}` downloads {size} ({spec.licence.name}, {spec.licence.terms})"
+
+
+def has_nvidia_card() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def resolve(name: str, revision: str | None = None, recipe: str = "auto") -> ModelSpec:
+    """The model that `name` stands for, at `revision` (hub ids only; also written ID@REVISION).
+
+    A hub id that is not cached is looked up: its configuration is fetched, its weights are not. Raises
+    ModelError for what is not a model or cannot be served, and says what would work.
+    """
+    if recipe != "auto" and recipe not in RECIPES:
+        raise ModelError(f"no recipe {recipe!r}: give auto or one of {', '.join(RECIPES)}")
+    path = Path(name).expanduser()
+    if name not in CATALOG and path.exists():
+        if revision is not None:
+            raise ModelError(f"{name} is on this machine: a revision goes with a hub id or a catalog name")
+        return _from_folder(path, recipe) if path.is_dir() else _from_file(path)
+    source, _, at = name.partition("@")
+    revision = revision or at or None
+    row = CATALOG.get(source) or next((spec for spec in CATALOG.values() if spec.source == source), None)
+    if row:
+        if row.is_local and revision:
+            raise ModelError(f"{row.name} has no revisions")
+        return _sampled_as(replace(row, revision=revision or row.revision), recipe)
+    if HUB_ID.fullmatch(source) and path.suffix != ".safetensors":
+        check_not_pickled(source)
+        return _from_hub(source, revision, recipe)
+    known = ", ".join(CATALOG)
+    raise ModelError(
+        f"no model {name!r}: give one of {known}, a hub id (owner/name), or the path of a diffusers folder or of a "
+        ".safetensors file"
+    )
+
+
+def vae_of(spec: ModelSpec) -> VaeSpec | Path | None:
+    """What `spec.vae` stands for: a VAE to fetch, a folder or file on this machine, None for the model's own.
+
+    "auto" is the model's own; "full" the catalog's fp16-safe one for SDXL, the model's own for the SD family,
+    which is safe; "tiny" the catalog's tiny one. Else a VAE's catalog name, a path, or a hub id. Raises
+    ModelError for what is none of these, and for a VAE of another family.
+    """
+    name = spec.vae
+    if name == "auto":
+        return None
+    if name in ("full", "tiny"):
+        kinds = (vae for vae in VAES.values() if (vae.family, vae.kind) == (spec.family, name))
+        return next(kinds, None)
+    known = VAES.get(name) or next((vae for vae in VAES.values() if vae.source == name), None)
+    if known:
+        if known.family != spec.family:
+            raise ModelError(
+                f"{known.name} reads the latents of {known.family} models; {spec.name} is {spec.family}"
+            )
+        return known
+    path = Path(name).expanduser()
+    if path.exists():
+        check_not_pickled(path.name)
+        return path
+    source, _, revision = name.partition("@")
+    if HUB_ID.fullmatch(source) and path.suffix != ".safetensors":
+        check_not_pickled(source)
+        return VaeSpec(source, source, spec.family, "full", UNKNOWN, revision or None)
+    raise ModelError(
+        f"no VAE {name!r}: give auto, full, tiny, {', '.join(VAES)}, a hub id, or the path of a folder or a file"
+    )
+
+
+def _sampled_as(spec: ModelSpec, recipe: str) -> ModelSpec:
+    """`spec` with another row's sampler, steps, guidance, sizes and scheduler values."""
+    if recipe == "auto":
+        return spec
+    row = RECIPES[recipe]
+    if row.family != spec.family:
+        raise ModelError(f"the recipe {recipe} is for {row.family} models; {spec.name} is {spec.family}")
+    return replace(
+        spec,
+        sampler=row.sampler,
+        default_steps=row.default_steps,
+        max_steps=max(row.max_steps, 50),
+        guidance_scale=row.guidance_scale,
+        sizes=row.sizes,
+        timesteps=row.timesteps,
+        scheduler=row.scheduler,
+    )
+
+
+def _from_file(path: Path) -> ModelSpec:
+    check_not_pickled(path.name)
+    found = checkpoints.recognise(path)
+    raise ModelError(
+        f"{path} is {found.layout.description}: single files are not served yet, diffusers folders are"
+    )
+
+
+def _from_folder(folder: Path, recipe: str) -> ModelSpec:
+    if not (folder / INDEX).is_file():
+        inside = sorted(folder.glob("*.safetensors"))
+        hint = f"; give the path of a file in it, such as {inside[0]}" if inside else ""
+        raise ModelError(f"{folder} has no {INDEX}: it is not a diffusers folder{hint}")
+    spec = _described(folder, folder.resolve().name, f"the diffusers folder {folder.name}")
+    names = names_in(folder)
+    try:
+        spec = replace(spec, source=str(folder.resolve()), variant=weights_of(names, "unet", None).variant)
+        files_of(spec, names)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error.message}") from error
+    return _sampled_as(spec, recipe)
+
+
+def _from_hub(source: str, revision: str | None, recipe: str) -> ModelSpec:
+    spec = _described(hub.describe(source, revision), source, f"{source} from the hub")
+    url = f"https://huggingface.co/{source}"
+    return _sampled_as(
+        replace(spec, source=source, revision=revision, licence=Licence("unknown", commercial=None, url=url)),
+        recipe,
+    )
+
+
+def _described(folder: Path, name: str, description: str) -> ModelSpec:
+    """A row made from a folder's configuration files."""
+    family = family_of(read_json(folder / INDEX), name)
+    scheduler = read_json(folder / SCHEDULER)
+    unet = read_json(folder / "unet" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    _check_unet(unet, name)
+    kind = str(scheduler.get("_class_name"))
+    sampler = SAMPLER_OF.get(kind, "ddim")
+    replaced = "" if kind in SAMPLER_OF else f"its {kind} is not served; DDIM is served in its place"
+    steps, guidance = _steps_and_guidance(scheduler, sampler, family)
+    return ModelSpec(
+        name=name,
+        source=str(folder),
+        family=family,
+        description=description,
+        licence=UNKNOWN,
+        sampler=sampler,
+        default_steps=steps,
+        max_steps=100,
+        guidance_scale=guidance,
+        sizes=_sizes(unet, vae),
+        note=replaced,
+    )
+
+
+def _check_unet(unet: dict[str, Any], name: str) -> None:
+    """Raise ModelError for UNets that want more than text and noise."""
+    channels = unet.get("in_channels", 4)
+    if channels != unet.get("out_channels", 4):
+        raise ModelError(
+            f"{name} takes {channels} channels (inpainting or the like): only text-to-image is served"
+        )
+    if unet.get("time_cond_proj_dim") is not None:
+        raise ModelError(f"{name} takes guidance as an input of its UNet (LCM's way): that is not served yet")
+
+
+def _steps_and_guidance(scheduler: dict[str, Any], sampler: str, family: str) -> tuple[int, float]:
+    """Models whose scheduler spaces its steps to the very end are distilled to a few; LCM and TCD say so too."""
+    if sampler in ("lcm", "tcd"):
+        return 4, 0.0
+    if scheduler.get("timestep_spacing") == "trailing":
+        return 1, 0.0
+    return (30, 5.0) if family == "sdxl" else (50, 7.5)
+
+
+def _sizes(unet: dict[str, Any], vae: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """The size that the UNet was trained at; all of SDXL's for a megapixel."""
+    sample, levels = unet.get("sample_size"), len(vae.get("block_out_channels", ())) or 4
+    if not isinstance(sample, int):
+        return ((512, 512),)
+    side = sample * 2 ** (levels - 1)
+    return SDXL_SIZES if side == 1024 else ((side, side),)

@@ -1,0 +1,131 @@
+"""Diffusers folders as lists of names: which files a model needs, and what is wrong with a folder that lacks them.
+
+The same choice is made over a folder on disk, a snapshot in the hub's cache and a listing from the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onestroke.errors import ModelError
+from onestroke.models.catalog import ModelSpec, VaeSpec
+
+PIPELINES = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd"}
+"""The pipelines that are served, and their families."""
+TEXT_ENCODERS = {"sdxl": ("text_encoder", "text_encoder_2"), "sd": ("text_encoder",)}
+TOKENIZERS = {"sdxl": ("tokenizer", "tokenizer_2"), "sd": ("tokenizer",)}
+
+INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+PICKLED = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+class Weights(NamedTuple):
+    """A component's files, relative to the model's folder, and the variant that they are of."""
+
+    files: tuple[str, ...]
+    variant: str | None
+
+
+def check_not_pickled(name: str) -> None:
+    """Raise ModelError for a file whose format can run code when it is read."""
+    if name.endswith(PICKLED):
+        raise ModelError(
+            f"{name} is a pickled checkpoint, which can run code when it is read: only .safetensors files are. "
+            "Most models are published as .safetensors too; take that one"
+        )
+
+
+def components(family: str) -> tuple[str, ...]:
+    """The parts that hold weights, the VAE last."""
+    return ("unet", *TEXT_ENCODERS[family], "vae")
+
+
+def weights_of(names: Collection[str], part: str, variant: str | None) -> Weights:
+    """The safetensors files of `part` (a folder's name; "" for the root) among `names`.
+
+    `variant` is taken where it is there, then the plain files, then fp16. Raises ModelError where there are none.
+    """
+    folder = f"{part}/" if part else ""
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    for wanted in dict.fromkeys((variant, None, "fp16")):
+        dot = f".{wanted}" if wanted else ""
+        if (single := f"{folder}{stem}{dot}.safetensors") in names:
+            return Weights((single,), wanted)
+        index = f"{folder}{stem}.safetensors.index{dot}.json"
+        shard = re.compile(rf"{re.escape(folder + stem + dot)}-\d+-of-\d+\.safetensors")
+        shards = sorted(name for name in names if shard.fullmatch(name))
+        if index in names and shards:
+            _check_shards(shards)
+            return Weights((index, *shards), wanted)
+    for name in names:
+        if name.startswith(folder):
+            check_not_pickled(name)
+    raise ModelError(f"{part or 'the folder'} has no weights: {folder}{stem}.safetensors is missing")
+
+
+def _check_shards(shards: list[str]) -> None:
+    total = int(shards[0].rpartition("-of-")[2].partition(".")[0])
+    if len(shards) != total:
+        raise ModelError(f"only {len(shards)} of {total} shards are there ({shards[0]}, ...): get the others")
+
+
+def files_of(spec: ModelSpec | VaeSpec, names: Collection[str]) -> list[str]:
+    """What is needed of `names` to load `spec`, small files first. Raises ModelError for what is missing."""
+    if isinstance(spec, VaeSpec):
+        return [_needed(names, "config.json"), *weights_of(names, "", None).files]
+    parts = components(spec.family)
+    tokenizers = [
+        f"{part}/{name}"
+        for part in TOKENIZERS[spec.family]
+        for name in _TOKENIZER_FILES
+        if f"{part}/{name}" in names
+    ]
+    small = [
+        _needed(names, INDEX),
+        _needed(names, SCHEDULER),
+        *(_needed(names, f"{part}/config.json") for part in parts),
+    ]
+    weights = [file for part in parts for file in weights_of(names, part, spec.variant).files]
+    return [*small, *tokenizers, *weights]
+
+
+def _needed(names: Collection[str], name: str) -> str:
+    if name not in names:
+        raise ModelError(f"{name} is missing: it is not a whole diffusers folder")
+    return name
+
+
+def names_in(folder: Path) -> set[str]:
+    """Every file in and below `folder`, relative to it, with forward slashes."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError that names the file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}; get this file again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object: get this file again")
+    return found
+
+
+def family_of(index: dict[str, Any], where: str) -> str:
+    """The family of a model_index.json. Raises ModelError for a pipeline that is not served."""
+    name = index.get("_class_name")
+    if name not in PIPELINES:
+        raise ModelError(f"{where} holds a {name}; what is served: {', '.join(PIPELINES)}")
+    return PIPELINES[name]

@@ -1,0 +1,62 @@
+"""Is there memory for a model? Asked before its weights are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from onestroke.errors import ModelError
+
+WORKING_SPACE = 1.1
+"""Of the weights: what reading one part takes beside the others."""
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def check_memory(name: str, parameters: int, dtype: torch.dtype) -> None:
+    """Raise ModelError where `parameters` numbers in `dtype` do not fit into this machine's memory."""
+    needed = int(parameters * dtype.itemsize * WORKING_SPACE)
+    free = available_bytes()
+    if free is not None and needed > free:
+        cure = "" if dtype.itemsize == 2 else " (--dtype bfloat16 takes half of that)"
+        raise ModelError(
+            f"{name} needs {needed / 1e9:.1f} GB of memory in {str(dtype).removeprefix('torch.')}{cure} and "
+            f"{free / 1e9:.1f} GB are free: stop what else runs, or serve a smaller model"
+        )
+
+
+def available_bytes() -> int | None:
+    """Memory that can still be had, within the container's limit; None where this is not known."""
+    found = [_meminfo(), *(_left(*files) for files in CGROUPS)]
+    return min((each for each in found if each is not None), default=None)
+
+
+def _meminfo() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _left(limit: str, used: str) -> int | None:
+    """What a control group still allows; the page cache that it counts as used is given back under pressure."""
+    try:
+        return max(0, int(Path(limit).read_text()) - int(Path(used).read_text())) + _reclaimable(
+            Path(used).parent
+        )
+    except (OSError, ValueError):  # no such group, or "max": no limit
+        return None
+
+
+def _reclaimable(group: Path) -> int:
+    try:
+        lines = (group / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "active_file ")))
