@@ -19,6 +19,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from onestroke.models.catalog import Licence, ModelSpec
+from onestroke.pipelines.clip_tokenizer import clip_tokenizer
 
 TOKENS = 16
 SIZE = 64
@@ -31,19 +32,21 @@ SCHEDULE: dict[str, Any] = {
 }
 
 
-def save_tiny_pipeline(folder: Path, *, prediction: str = "v_prediction", kl: bool = False) -> ModelSpec:
+def save_tiny_pipeline(
+    folder: Path, *, prediction: str = "v_prediction", kl: bool = False, clip: bool = False
+) -> ModelSpec:
     """Write a random SDXL pipeline that draws 64x64 pictures of high contrast, and say how to load it.
 
     Text and time reach the picture strongly (their layers are scaled up), so that a wrong prompt, timestep or
-    coefficient shows.
+    coefficient shows. `clip` takes CLIP's own tokens instead of letters.
     """
     torch.manual_seed(0)
     pipeline = StableDiffusionXLPipeline(
         vae=_kl() if kl else _tiny_vae(),
-        text_encoder=CLIPTextModel(_text(32)).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(_text(48)).eval(),
-        tokenizer=_tokenizer(pad="<|endoftext|>"),
-        tokenizer_2=_tokenizer(pad="!"),
+        text_encoder=CLIPTextModel(_text(32, clip=clip)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(_text(48, "gelu", clip=clip)).eval(),
+        tokenizer=_tokenizer("<|endoftext|>", clip),
+        tokenizer_2=_tokenizer("!", clip),
         unet=_unet(),
         scheduler=EulerAncestralDiscreteScheduler(prediction_type=prediction, **SCHEDULE),
         force_zeros_for_empty_prompt=True,
@@ -60,15 +63,15 @@ def save_tiny_pipeline(folder: Path, *, prediction: str = "v_prediction", kl: bo
     )
 
 
-def save_tiny_sd(folder: Path, layout: str) -> ModelSpec:
+def save_tiny_sd(folder: Path, layout: str, *, clip: bool = False) -> ModelSpec:
     """The same with the conventions of "sd15" or "sd21" (768: v-prediction)."""
     torch.manual_seed(0)
     second = layout == "sd21"
     width = 48 if second else 32
     pipeline = StableDiffusionPipeline(
         vae=_contrast(_kl()),
-        text_encoder=CLIPTextModel(_text(width, "gelu" if second else "quick_gelu")).eval(),
-        tokenizer=_tokenizer(pad="!" if second else "<|endoftext|>"),
+        text_encoder=CLIPTextModel(_text(width, "gelu" if second else "quick_gelu", clip=clip)).eval(),
+        tokenizer=_tokenizer("!" if second else "<|endoftext|>", clip),
         unet=_strong(
             UNet2DConditionModel(
                 **COMMON,
@@ -170,18 +173,21 @@ def _contrast(vae: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def _text(width: int, activation: str = "quick_gelu") -> CLIPTextConfig:
+def _text(width: int, activation: str = "quick_gelu", *, clip: bool = False) -> CLIPTextConfig:
+    ends = (
+        (0, 2) if clip else (0, 1)
+    )  # 2 stands for the largest token of a prompt, in published configurations
     return CLIPTextConfig(
-        vocab_size=len(_vocabulary()),
+        vocab_size=49408 if clip else len(_vocabulary()),
         hidden_size=width,
         intermediate_size=2 * width,
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=4,
         hidden_act=activation,
-        max_position_embeddings=TOKENS,
-        bos_token_id=0,
-        eos_token_id=1,
+        max_position_embeddings=77 if clip else TOKENS,
+        bos_token_id=ends[0],
+        eos_token_id=ends[1],
         pad_token_id=1,
     )
 
@@ -192,5 +198,7 @@ def _vocabulary() -> dict[str, int]:
     return {word: index for index, word in enumerate(words)}
 
 
-def _tokenizer(pad: str) -> CLIPTokenizer:
+def _tokenizer(pad: str, clip: bool) -> Any:
+    if clip:
+        return clip_tokenizer(pad=pad)
     return CLIPTokenizer(vocab=_vocabulary(), merges=[], pad_token=pad, model_max_length=TOKENS)

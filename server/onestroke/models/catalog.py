@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+CONFIGS = Path(__file__).parent / "configs"
+"""Diffusers folders without weights, one for each original layout: what a single file leaves unsaid."""
+CLIP_MERGES = Path(__file__).parent / "clip" / "merges.txt.gz"
 
 SAMPLERS = ("euler", "euler_ancestral", "ddim", "lcm", "tcd")
 """Samplers that a request may name; each is a table read off diffusers' scheduler of that name."""

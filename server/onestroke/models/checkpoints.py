@@ -20,6 +20,10 @@ _LARGEST_HEADER = 100_000_000
 """The format's own bound, in bytes."""
 
 
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04")
+"""How torch's own files start: a zip archive, or a bare pickle."""
+
+
 class Tensor(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
@@ -36,14 +40,14 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """An original (single-file) layout. `configs` is the folder under `configs/` that describes its parts;
+    """An original (single-file) layout; `name` is its folder under `configs/`, which describes its parts.
+
     `marks` are tensors that tell it from the others, `recipe` and `turbo` the rows that it is sampled like.
     """
 
     name: str
     family: str
     description: str
-    configs: str
     marks: tuple[str, ...]
     recipe: str
     turbo: str
@@ -54,20 +58,13 @@ LAYOUTS = (
         "sdxl",
         "sdxl",
         "an SDXL checkpoint",
-        "sdxl",
         ("conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."),
         "sdxl-base",
         "sdxl-turbo",
     ),
-    Layout("sd21", "sd", "an SD 2.x checkpoint", "sd21", ("cond_stage_model.model.",), "sd21", "sd-turbo"),
+    Layout("sd21", "sd", "an SD 2.x checkpoint", ("cond_stage_model.model.",), "sd21", "sd-turbo"),
     Layout(
-        "sd15",
-        "sd",
-        "an SD 1.x checkpoint",
-        "sd15",
-        ("cond_stage_model.transformer.text_model.",),
-        "sd15",
-        "sd15",
+        "sd15", "sd", "an SD 1.x checkpoint", ("cond_stage_model.transformer.text_model.",), "sd15", "sd15"
     ),
 )
 UNET = "model.diffusion_model."
@@ -105,7 +102,7 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= _LARGEST_HEADER:
+        if not 2 <= length <= _LARGEST_HEADER or start.startswith(PICKLES):
             raise ModelError(f"{path} is not a safetensors file: {_what_else(start)}")
         if size < 8 + length:
             raise ModelError(f"{path} is cut short within its header: get it again")
@@ -123,7 +120,7 @@ def read_header(path: Path) -> Header:
 
 
 def _what_else(start: bytes) -> str:
-    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+    if start.startswith(PICKLES):
         return "it is a pickled checkpoint under another name, which can run code when it is read; it is not read"
     if start.startswith(b"version "):
         return "it is a Git LFS pointer; `git lfs pull` brings the file"

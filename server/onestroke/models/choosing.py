@@ -95,7 +95,7 @@ def resolve(name: str, revision: str | None = None, recipe: str = "auto") -> Mod
     if name not in CATALOG and path.exists():
         if revision is not None:
             raise ModelError(f"{name} is on this machine: a revision goes with a hub id or a catalog name")
-        return _from_folder(path, recipe) if path.is_dir() else _from_file(path)
+        return _from_folder(path, recipe) if path.is_dir() else _from_file(path, recipe)
     source, _, at = name.partition("@")
     revision = revision or at or None
     row = CATALOG.get(source) or next((spec for spec in CATALOG.values() if spec.source == source), None)
@@ -165,12 +165,19 @@ def _sampled_as(spec: ModelSpec, recipe: str) -> ModelSpec:
     )
 
 
-def _from_file(path: Path) -> ModelSpec:
+def _from_file(path: Path, recipe: str) -> ModelSpec:
     check_not_pickled(path.name)
     found = checkpoints.recognise(path)
-    raise ModelError(
-        f"{path} is {found.layout.description}: single files are not served yet, diffusers folders are"
+    chosen = found.recipe if recipe == "auto" else recipe
+    spec = ModelSpec(
+        name=path.stem,
+        source=str(path.resolve()),
+        family=found.layout.family,
+        description=f"the file {path.name}",
+        licence=UNKNOWN,
+        note=f"{found.layout.description}, sampled like {chosen}; --recipe takes another",
     )
+    return _sampled_as(spec, chosen)
 
 
 def _from_folder(folder: Path, recipe: str) -> ModelSpec:

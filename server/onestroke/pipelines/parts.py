@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from onestroke.errors import ModelError
 from onestroke.models import hub
 from onestroke.models.catalog import ModelSpec, VaeSpec
-from onestroke.models.checkpoints import read_header
+from onestroke.models.checkpoints import read_header, recognise
 from onestroke.models.choosing import vae_of
 from onestroke.models.folders import (
     INDEX,
@@ -34,12 +34,11 @@ from onestroke.models.folders import (
     read_json,
     weights_of,
 )
+from onestroke.pipelines import single_file
 from onestroke.pipelines.memory import check_memory
 from onestroke.pipelines.rows import Progress
 
 VAE_KINDS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-SAFE = {"force_upcast": False}
-"""The SD family's VAE does not overflow in fp16, whatever the default of diffusers' configuration says."""
 
 
 class Parts(NamedTuple):
@@ -65,7 +64,7 @@ def read_parts(
     """
     source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
     with _explained(spec.name, spec.source):
-        parts = _from_folder(spec, source, dtype, progress)
+        parts = (_from_folder if source.is_dir() else _from_file)(spec, source, dtype, progress)
     progress(f"loading {spec.name}: vae", 0.9)
     parts = parts._replace(
         vae=read_vae(spec, dtype, progress), scheduler={**parts.scheduler, **dict(spec.scheduler)}
@@ -86,13 +85,25 @@ def read_vae(spec: ModelSpec, dtype: torch.dtype, progress: Progress = lambda st
     """
     wanted = vae_of(spec)
     if wanted is None:
+        what, part = f"the VAE of {spec.name}", "vae"
         source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
-        with _explained(f"the VAE of {spec.name}", spec.source):
-            return _vae(source, "vae", spec, dtype)
-    source = hub.fetch(wanted, progress) if isinstance(wanted, VaeSpec) else wanted
-    with _explained(f"the VAE {spec.vae}", str(source)):
-        part = "vae" if (source / "vae" / "config.json").is_file() else ""
-        return _vae(source, part, spec, dtype)
+    else:
+        what, part = f"the VAE {spec.vae}", ""
+        source = hub.fetch(wanted, progress) if isinstance(wanted, VaeSpec) else wanted
+        if (source / "vae" / "config.json").is_file():
+            part = "vae"
+    with _explained(what, str(source)):
+        if source.is_dir():
+            vae = _vae(source, part, spec.variant, dtype)
+        elif wanted is None:
+            vae = single_file.read_own_vae(source, recognise(source).layout, dtype)
+        else:
+            vae = single_file.read_vae_file(source, spec.family, dtype)
+    if (
+        spec.family == "sd"
+    ):  # whose VAE is safe in fp16, whatever the default of diffusers' configuration says
+        vae.register_to_config(force_upcast=False)
+    return vae
 
 
 def _from_folder(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Progress) -> Parts:
@@ -121,27 +132,40 @@ def _from_folder(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Pr
             for part in TOKENIZERS[family]
         ),
         scheduler=read_json(folder / SCHEDULER),
-        options={name: value for name, value in index.items() if not isinstance(value, list)},
+        options=_options(index),
     )
 
 
-def _vae(folder: Path, part: str, spec: ModelSpec, dtype: torch.dtype) -> Any:
-    names = names_in(folder)
+def _from_file(spec: ModelSpec, path: Path, dtype: torch.dtype, progress: Progress) -> Parts:
+    layout = recognise(path).layout
+    check_memory(spec.name, single_file.parameters_in(path), dtype)
+    configs = single_file.configs_of(layout)
+    progress(f"loading {spec.name}: unet", 0.0)
+    unet = single_file.read_unet(path, layout, dtype)
+    progress(f"loading {spec.name}: text encoders", 0.6)
+    return Parts(
+        unet=unet,
+        vae=None,
+        text_encoders=single_file.read_text_encoders(path, layout, dtype),
+        tokenizers=single_file.make_tokenizers(layout),
+        scheduler=read_json(configs / SCHEDULER),
+        options=_options(read_json(configs / INDEX)),
+    )
+
+
+def _options(index: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in index.items() if not isinstance(value, list)}
+
+
+def _vae(folder: Path, part: str, variant: str | None, dtype: torch.dtype) -> Any:
     kind = read_json(folder / part / "config.json").get("_class_name")
     if kind not in VAE_KINDS:
         raise ModelError(f"{folder / part} holds a {kind}, which is not served: {', '.join(VAE_KINDS)} are")
-    safe = SAFE if spec.family == "sd" and kind == "AutoencoderKL" else {}
-    return _read(VAE_KINDS[kind], folder, part, names, spec.variant, dtype, **safe)
+    return _read(VAE_KINDS[kind], folder, part, names_in(folder), variant, dtype)
 
 
 def _read(
-    kind: Any,
-    folder: Path,
-    part: str,
-    names: set[str],
-    variant: str | None,
-    dtype: torch.dtype,
-    **config: Any,
+    kind: Any, folder: Path, part: str, names: set[str], variant: str | None, dtype: torch.dtype
 ) -> Any:
     """One component by its library's own loader, complete or not at all."""
     weights = weights_of(names, part, variant)
@@ -154,7 +178,6 @@ def _read(
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
-        **config,
     )
     check_complete(part or "the VAE", sorted(info["missing_keys"]))
     return model
