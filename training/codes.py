@@ -97,7 +97,7 @@ def held_out(target: Target) -> bool:
 
 
 def sample(
-    rng: np.random.Generator, recoloured: float = 0.1, plain: float = 0.02, white: float = 0.3
+    rng: np.random.Generator, recoloured: float = 0.2, plain: float = 0.02, white: float = 0.3
 ) -> Target:
     """A training target: concepts evenly, a share of plain pictures, of white backgrounds and of recolourings."""
     background = WHITE if rng.random() < white else int(rng.integers(len(COLOUR_NAMES)))

@@ -56,7 +56,7 @@ def cropped(crop: Sequence[int]) -> Pose:
     return Pose(-left, -top, PLACED)
 
 
-WASH = 0.06
+WASH = 0.03
 """How far a seed's wash moves the background's red, green and blue (0..1), as a standard deviation."""
 _REACH, _SOFTNESS = 8, 3.0
 
