@@ -45,6 +45,8 @@ async def generate_files(
     spec = choose_from(settings).spec
     ask = Ask(prompt, seed=seed, steps=steps, size=size, format=FORMATS[output.suffix.lower()])
     requests = resolve(ask, spec, settings.max_prompt_chars, n)
+    rows = sum(request.unet_rows for request in requests)  # nothing larger is worth its warming up
+    settings = settings.model_copy(update={"max_batch": min(settings.max_batch, rows)})
     async with serving(settings, spec, Metrics(), quiet=True) as scheduler:
         with _bars() as bars:
             await _warm_up(scheduler, bars, spec.name)

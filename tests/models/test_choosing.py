@@ -162,6 +162,7 @@ def test_a_vae_is_a_word_a_name_an_id_or_a_path(tmp_path: Path) -> None:
     assert vae_of(replace(turbo, vae="full")) == VAES["sdxl-vae-fp16-fix"]
     assert vae_of(replace(sd15, vae="full")) is None
     assert vae_of(replace(turbo, vae="tiny")) == VAES["taesdxl"]
+    assert vae_of(replace(CATALOG["embedded"], vae="tiny")) is None
     assert vae_of(replace(sd15, vae="madebyollin/taesd")) == VAES["taesd"]
     assert vae_of(replace(turbo, vae=str(tmp_path))) == tmp_path
     other = vae_of(replace(turbo, vae="me/mine@v1"))

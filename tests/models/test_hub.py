@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from huggingface_hub import constants
+from typer.testing import CliRunner
 
+from onestroke.cli import cli
 from onestroke.errors import ModelError
 from onestroke.models import hub
 from onestroke.models.catalog import VAES, Licence, ModelSpec
@@ -74,6 +76,13 @@ def test_what_is_needed_is_fetched_and_nothing_else(fake: Hub) -> None:
     assert hub.is_cached(SPEC)
     for name in WEIGHTS:
         assert (folder / name).read_bytes() == (fake.repositories[ID] / name).read_bytes()
+
+
+def test_the_command_says_where_it_has_put_it_and_on_what_terms(fake: Hub) -> None:
+    done = CliRunner().invoke(cli, ["fetch", ID], env={"COLUMNS": "400"})
+    assert done.exit_code == 0
+    assert f"{ID} is in {constants.HF_HUB_CACHE}" in done.output
+    assert "(unknown)" in done.output
 
 
 def test_what_is_cached_is_not_asked_for_again(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

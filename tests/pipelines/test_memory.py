@@ -43,3 +43,12 @@ def test_a_containers_limit_counts_and_its_page_cache_does_not(
     assert memory.available_bytes() == 3000
     limit.write_text("max\n")
     assert (memory.available_bytes() is None) == (free is None)
+
+
+def test_a_card_that_is_too_small_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, card = torch.nn.Linear(100, 100, bias=False), torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40_000, 80_000))
+    memory.check_device_memory("x", [weights], card)
+    memory.check_device_memory("x", [weights, weights], torch.device("cpu"))
+    with pytest.raises(ModelError, match=r"x needs .* GB on cuda:1"):
+        memory.check_device_memory("x", [weights, weights], card)

@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
+from benchmarks import checkpoints
 from benchmarks.checkpoints import states_of, write_file
 from onestroke.core import GenerationRequest
 from onestroke.errors import ModelError
@@ -36,19 +37,27 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
     return specs
 
 
+@pytest.fixture(scope="module")
+def files(saved: dict[str, ModelSpec], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same weights in one file each."""
+    folder = tmp_path_factory.mktemp("files")
+    for layout, spec in saved.items():
+        parts = states_of(named(read_parts(spec, torch.float32)))
+        write_file(folder / f"{layout}.safetensors", layout, parts)
+    return {layout: folder / f"{layout}.safetensors" for layout in saved}
+
+
 @pytest.fixture(params=LAYOUTS)
 def pair(
     request: pytest.FixtureRequest,
     saved: dict[str, ModelSpec],
-    tmp_path: Path,
+    files: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[ModelSpec, ModelSpec]:
-    """A folder, and the same weights in one file."""
+    """A folder and a file."""
     folder = saved[request.param]
     monkeypatch.setattr(single_file, "CONFIGS", Path(folder.source).parent)
-    path = tmp_path / f"{request.param}.safetensors"
-    write_file(path, request.param, states_of(named(read_parts(folder, torch.float32))))
-    return folder, replace(folder, source=str(path))
+    return folder, replace(folder, source=str(files[request.param]))
 
 
 def named(parts: Parts) -> dict[str, Any]:
@@ -81,6 +90,25 @@ def test_the_file_draws_the_folders_picture(pair: tuple[ModelSpec, ModelSpec]) -
     assert (draw(folder) == draw(file)).all()
 
 
+@pytest.mark.parametrize("layout", ["sdxl", "sd15"])
+def test_a_folder_of_fp16_shards_is_read_too(
+    saved: dict[str, ModelSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    monkeypatch.setattr(checkpoints, "CONFIGS", Path(saved[layout].source).parent)
+    parts = states_of(named(read_parts(saved[layout], torch.float16)))
+    model = checkpoints.Model(layout, 16, "EulerDiscreteScheduler")
+    checkpoints.write_folder(tmp_path, model, parts.items(), "300KB")
+    shutil.copytree(Path(saved[layout].source) / "scheduler", tmp_path / "scheduler")
+    assert len(list((tmp_path / "unet").glob("*.fp16-*.safetensors"))) > 1
+    spec = resolve(str(tmp_path))
+    assert spec.variant == "fp16"
+    assert spec.default_size == (SIZE, SIZE)
+    read = read_parts(spec, torch.float16)
+    assert read.tokenizers[0]("a cat").input_ids == clip_tokenizer()("a cat").input_ids
+    for part, state in states_of(named(read)).items():
+        assert all(torch.equal(tensor, parts[part][name]) for name, tensor in state.items())
+
+
 def test_half_precision_is_read_as_half_precision(pair: tuple[ModelSpec, ModelSpec]) -> None:
     parts = read_parts(pair[1], torch.bfloat16)
     for part in (parts.unet, parts.vae, *parts.text_encoders):
@@ -89,19 +117,13 @@ def test_half_precision_is_read_as_half_precision(pair: tuple[ModelSpec, ModelSp
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.output_blocks.1", "first_stage_model.decoder.mid"])
 def test_a_file_without_some_of_its_weights_is_refused(
-    pair: tuple[ModelSpec, ModelSpec], prefix: str
+    pair: tuple[ModelSpec, ModelSpec], tmp_path: Path, prefix: str
 ) -> None:
-    path = Path(pair[1].source)
-    save_file({name: tensor for name, tensor in load_file(path).items() if not name.startswith(prefix)}, path)
+    path = tmp_path / "some.safetensors"
+    tensors = load_file(pair[1].source)
+    save_file({name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}, path)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        read_parts(pair[1], torch.float32)
-
-
-@pytest.fixture(scope="module")
-def written(saved: dict[str, ModelSpec], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("file") / "model.safetensors"
-    write_file(path, "sdxl", states_of(named(read_parts(saved["sdxl"], torch.float32))))
-    return path
+        read_parts(replace(pair[1], source=str(path)), torch.float32)
 
 
 def test_the_embedded_tokenizer_is_clips() -> None:
@@ -119,10 +141,10 @@ def test_the_embedded_tokenizer_is_clips() -> None:
     ],
 )
 def test_a_file_is_sampled_by_its_name_or_by_the_recipe_asked_for(
-    written: Path, tmp_path: Path, name: str, recipe: str, steps: int, size: int
+    files: dict[str, Path], tmp_path: Path, name: str, recipe: str, steps: int, size: int
 ) -> None:
     path = tmp_path / f"{name}.safetensors"
-    path.hardlink_to(written)
+    path.hardlink_to(files["sdxl"])
     spec = resolve(str(path), recipe=recipe)
     assert (spec.default_steps, spec.default_size, spec.family) == (steps, (size, size), "sdxl")
 
@@ -138,8 +160,7 @@ def vae_files() -> dict[str, Callable[[Path, ModelSpec], Path]]:
         return Path(spec.source) / "vae" / "diffusion_pytorch_model.safetensors"
 
     def original_file(path: Path, spec: ModelSpec) -> Path:
-        parts = states_of(named(read_parts(spec, torch.float32)))
-        write_file(path / "whole.safetensors", "sd15", parts)
+        write_file(path / "whole.safetensors", "sd15", states_of(named(read_parts(spec, torch.float32))))
         tensors = load_file(path / "whole.safetensors")
         prefix = "first_stage_model."
         vae = {

@@ -37,14 +37,17 @@ class ModelSpec:
     """One row of the catalog.
 
     `source` is a diffusers folder, a hub id or a single `.safetensors` file; `revision` is a commit, branch or tag
-    of a hub id, None for its default branch. `family` is "sdxl" or "sd": models of one family share latents,
-    and so their VAEs. `timesteps` maps a step count to the timesteps it must use where the sampler's own spacing
-    is not the recipe, and `scheduler` holds values laid over the model's own scheduler configuration. `sizes`
-    lists (width, height) pairs; the first is the default. `crops` are the corners, in pixels down and to the right,
-    that a seed chooses from (see `crop`). `dtype` is "auto" where the worker shall pick the
-    fastest safe one for its device. `variant` is preferred where the source has it. `vae` is "auto" (the model's
-    own), or what `choosing.vae_of` takes. `download_bytes` is what is fetched, `memory_bytes` what serving it
-    takes in half precision, about. `note` is for the log.
+    of a hub id, None for its default branch; `variant` is preferred where the source has it. `family` is "sdxl" or
+    "sd": models of one family share latents, and so their VAEs, but for those with `own_latents`. `vae` is what
+    `choosing.vae_of` takes.
+
+    `timesteps` maps a step count to the timesteps it must use where the sampler's own spacing is not the recipe;
+    `scheduler` holds values laid over the model's own scheduler configuration. `sizes` lists (width, height)
+    pairs; the first is the default. `crops` are the corners, in pixels down and to the right, that a seed chooses
+    from (see `crop`). `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
+
+    `download_bytes` is what is fetched, `memory_bytes` what serving takes in half precision, about; `note` is for
+    the log.
     """
 
     name: str
@@ -55,6 +58,7 @@ class ModelSpec:
     revision: str | None = None
     variant: str | None = "fp16"
     vae: str = "auto"
+    own_latents: bool = False
     sampler: str = "euler_ancestral"
     default_steps: int = 1
     max_steps: int = 50
@@ -80,7 +84,8 @@ class ModelSpec:
 
     @property
     def is_local(self) -> bool:
-        return Path(self.source).exists()
+        """Whether the source is a path, which is always absolute here, and no hub id."""
+        return Path(self.source).is_absolute()
 
     @property
     def at(self) -> str:
@@ -124,6 +129,7 @@ CATALOG: dict[str, ModelSpec] = {
             licence=Licence("Apache-2.0", commercial=True, url="https://www.apache.org/licenses/LICENSE-2.0"),
             max_steps=8,
             variant=None,
+            own_latents=True,
             memory_bytes=500_000_000,
         ),
         ModelSpec(

@@ -116,12 +116,13 @@ def resolve(name: str, revision: str | None = None, recipe: str = "auto") -> Mod
 def vae_of(spec: ModelSpec) -> VaeSpec | Path | None:
     """What `spec.vae` stands for: a VAE to fetch, a folder or file on this machine, None for the model's own.
 
-    "auto" is the model's own; "full" the catalog's fp16-safe one for SDXL, the model's own for the SD family,
-    which is safe; "tiny" the catalog's tiny one. Else a VAE's catalog name, a path, or a hub id. Raises
-    ModelError for what is none of these, and for a VAE of another family.
+    "auto" is the model's own; "full" the catalog's fp16-safe one for SDXL, the model's own for the SD family, which
+    is safe; "tiny" the catalog's tiny one; with latents of its own a model has its own VAE for both. Else it is a
+    VAE's catalog name, a path, or a hub id. Raises ModelError for what is none of these, and for a VAE of another
+    family.
     """
     name = spec.vae
-    if name == "auto":
+    if name == "auto" or (name in ("full", "tiny") and spec.own_latents):
         return None
     if name in ("full", "tiny"):
         kinds = (vae for vae in VAES.values() if (vae.family, vae.kind) == (spec.family, name))

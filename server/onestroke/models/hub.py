@@ -29,7 +29,9 @@ SPARE_BYTES = 200_000_000
 
 def is_cached(spec: ModelSpec | VaeSpec) -> bool:
     """Whether all that is needed of `spec` is on this machine."""
-    return (isinstance(spec, ModelSpec) and spec.is_local) or cached(spec) is not None
+    if isinstance(spec, ModelSpec) and spec.is_local:
+        return Path(spec.source).is_file() or Path(spec.source, INDEX).is_file()
+    return cached(spec) is not None
 
 
 def cached(spec: ModelSpec | VaeSpec) -> Path | None:
@@ -74,8 +76,8 @@ def describe(source: str, revision: str | None) -> Path:
 def fetch(spec: ModelSpec | VaeSpec, progress: Progress = lambda stage, fraction: None) -> Path:
     """The folder that holds `spec`, from the cache or, file by file, from the hub.
 
-    A download that breaks off goes on where it was; files that are whole are not fetched again. Raises
-    ModelError for everything that can go wrong, with the cure.
+    A connection that breaks is taken up where it was, and files that are whole are kept for the next time; the one
+    at which the process ended is not. Raises ModelError for everything that can go wrong, with the cure.
     """
     from huggingface_hub import HfApi, hf_hub_download
 

@@ -10,6 +10,7 @@ from onestroke.errors import ModelError
 from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.decoder import Decoder, safe_dtype
 from onestroke.pipelines.layers import has_bf16, specialise
+from onestroke.pipelines.memory import check_device_memory
 from onestroke.pipelines.parts import Parts, read_parts
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Progress
@@ -47,6 +48,7 @@ def load(
     kind = pick_dtype(spec.dtype if dtype == "auto" else dtype, where)
     progress(f"loading {spec.name}", 0.0)
     parts = read_parts(spec, kind, progress)
+    check_device_memory(spec.name, (parts.unet, parts.vae, *parts.text_encoders), where)
     progress(f"moving {spec.name} to {where}", 1.0)
     try:
         pipeline = assemble(spec, parts, where, kind, max_batch)

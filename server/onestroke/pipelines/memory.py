@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -25,6 +26,19 @@ def check_memory(name: str, parameters: int, dtype: torch.dtype) -> None:
         raise ModelError(
             f"{name} needs {needed / 1e9:.1f} GB of memory in {str(dtype).removeprefix('torch.')}{cure} and "
             f"{free / 1e9:.1f} GB are free: stop what else runs, or serve a smaller model"
+        )
+
+
+def check_device_memory(name: str, modules: Iterable[torch.nn.Module], device: torch.device) -> None:
+    """Raise ModelError where the weights of `modules` do not fit into what a CUDA `device` has free."""
+    if device.type != "cuda":
+        return
+    needed = sum(tensor.nbytes for module in modules for tensor in module.parameters())
+    free, total = torch.cuda.mem_get_info(device)
+    if needed > free:
+        raise ModelError(
+            f"{name} needs {needed / 1e9:.1f} GB on {device}, which has {free / 1e9:.1f} of {total / 1e9:.1f} GB "
+            "free: stop what else runs there, or serve a smaller model"
         )
 
 

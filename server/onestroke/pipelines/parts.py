@@ -99,10 +99,8 @@ def read_vae(spec: ModelSpec, dtype: torch.dtype, progress: Progress = lambda st
             vae = single_file.read_own_vae(source, recognise(source).layout, dtype)
         else:
             vae = single_file.read_vae_file(source, spec.family, dtype)
-    if (
-        spec.family == "sd"
-    ):  # whose VAE is safe in fp16, whatever the default of diffusers' configuration says
-        vae.register_to_config(force_upcast=False)
+    if spec.family == "sd":
+        vae.register_to_config(force_upcast=False)  # it is safe in fp16, whatever diffusers' default says
     return vae
 
 
