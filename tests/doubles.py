@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onestroke.core import GenerationRequest
-from onestroke.errors import GenerationFailed, InvalidRequest
+from onestroke.errors import DeviceLost, GenerationFailed, InvalidRequest
 from onestroke.metrics import Metrics
 from onestroke.models.catalog import CATALOG, ModelSpec
 from onestroke.scheduling.scheduler import Scheduler
@@ -153,7 +153,7 @@ class FakeStepped:
 
 
 class FakeEngine:
-    """Draws a plain colour. Words in a prompt make it misbehave: crash, hang, boom, nan, refuse, slow."""
+    """Draws a plain colour. Words in a prompt make it misbehave: crash, hang, lost, boom, nan, refuse, slow."""
 
     device = "fake"
     dtype = "float32"
@@ -173,6 +173,8 @@ class FakeEngine:
         for row in rows:
             if "crash" in row.request.prompt:
                 os.kill(os.getpid(), 9)
+            if "lost" in row.request.prompt:
+                raise DeviceLost("an illegal memory access")
             if "hang" in row.request.prompt:
                 time.sleep(3600)
             if "slow" in row.request.prompt:
@@ -192,6 +194,9 @@ class FakeEngine:
     def warm_up(self, report: Any) -> list[tuple[str, int, float]]:
         report("warming up", 0.5)
         return [("encode", 1, 0.001), ("step", 1, 0.012), ("step", 8, 0.026), ("decode", 1, 0.001)]
+
+    def notes(self) -> list[str]:
+        return ["a double"]
 
 
 def load_fake(spec: ModelSpec, **_: Any) -> FakeEngine:

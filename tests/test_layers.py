@@ -23,7 +23,7 @@ FLOORS = [
     {"pipelines"},
     {"models"},
     {"metrics", "settings"},
-    {"core"},
+    {"core", "levers"},
     {"errors"},
 ]
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}

@@ -73,7 +73,7 @@ async def serving(
     supervisors = [
         Supervisor(
             f"worker-{i}",
-            WorkerConfig(spec, device, settings.dtype, threads, settings.max_batch, engine),
+            WorkerConfig(spec, device, settings.dtype, threads, settings.max_batch, engine, settings.levers),
             scheduler,
         )
         for i, device in enumerate(devices)
@@ -101,6 +101,8 @@ def _progress_log(scheduler: Scheduler) -> Callable[[], None]:
             if each.pid not in announced:
                 announced.add(each.pid)
                 log.info("ready", device=each.device, dtype=each.dtype, threads=each.threads, seconds=seconds)
+                for note in each.notes:
+                    log.info(note)
         progress = scheduler.progress()
         if scheduler.ready or progress.stage == last:
             return

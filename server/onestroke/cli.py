@@ -53,6 +53,55 @@ DeviceFlag = Annotated[
     typer.Option(help="auto (all NVIDIA cards), cpu, cuda or mps; several, comma-separated: a worker each."),
 ]
 DTypeFlag = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")]
+CompileFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="torch.compile: off, regional (the repeated blocks), full (whole networks). "
+        "[default: auto: regional on CUDA, off elsewhere]"
+    ),
+]
+GraphsFlag = Annotated[
+    str | None,
+    typer.Option(help="on, off: a CUDA graph for each verb and batch size. [default: auto: on on CUDA]"),
+]
+FuseFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="on, off: self-attention's query, key and value in one product. [default: auto: on on CUDA]"
+    ),
+]
+ChannelsLastFlag = Annotated[
+    str | None, typer.Option(help="on, off: memory format of the UNet and the decoder. [default: auto: on]")
+]
+EncodeKvFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="on, off: cross-attention's keys and values made and cached with the prompt. "
+        "[default: auto: on on CUDA]"
+    ),
+]
+AttentionFlag = Annotated[
+    str | None,
+    typer.Option(help="flash, cudnn, efficient, math or xformers. [default: auto: measured on CUDA]"),
+]
+DecoderFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="full, tiny, or auto: tiny for whoever types and full for REST, where a tiny one is on this machine. "
+        "[default: auto]"
+    ),
+]
+QuantizeFlag = Annotated[
+    str | None,
+    typer.Option(help="fp8: the UNet's linear layers in eight bits (Hopper, Ada; compiled). [default: off]"),
+]
+PromptCacheFlag = Annotated[
+    int | None, typer.Option(help="MiB of encoded prompts kept; 0: 64, and 2048 on CUDA. [default: 0]")
+]
+CacheDirFlag = Annotated[
+    str | None,
+    typer.Option(help="Folder of compiled artifacts. [default: onestroke in the user's cache folder]"),
+]
 ThreadsFlag = Annotated[int | None, typer.Option(help="CPU threads of the worker; 0: all cores.")]
 
 
@@ -86,6 +135,16 @@ def serve(
     device: DeviceFlag = None,
     dtype: DTypeFlag = None,
     threads: ThreadsFlag = None,
+    compile: CompileFlag = None,
+    graphs: GraphsFlag = None,
+    fuse: FuseFlag = None,
+    channels_last: ChannelsLastFlag = None,
+    encode_kv: EncodeKvFlag = None,
+    attention: AttentionFlag = None,
+    decoder: DecoderFlag = None,
+    quantize: QuantizeFlag = None,
+    prompt_cache: PromptCacheFlag = None,
+    cache_dir: CacheDirFlag = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0: any free one. [default: 8000]")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 MAX_SEED = 2**53
 """Seeds are below this, so that JavaScript's numbers carry them exactly."""
+
+
+DecoderName = Literal["full", "tiny"]
 
 
 class ImageFormat(StrEnum):
@@ -35,7 +38,8 @@ class GenerationRequest:
     `negative_prompt` None (zero embeddings where the model says so) and "" (an encoded empty prompt) are
     different things, as in diffusers. `timesteps` None means the sampler's own spacing over `steps`.
     `crop` is SDXL's micro-conditioning: the corner (top, left) in pixels at which the picture is said to be cut.
-    `quality` is 1-100 and holds for JPEG and WebP.
+    `decoder` is the one wanted where the model has two: quality for whoever waits for one picture, speed for
+    whoever types. `quality` is 1-100 and holds for JPEG and WebP.
     """
 
     model: str
@@ -49,6 +53,7 @@ class GenerationRequest:
     width: int = 512
     height: int = 512
     crop: tuple[int, int] = (0, 0)
+    decoder: DecoderName = "full"
     format: ImageFormat = ImageFormat.JPEG
     quality: int = 85
 

@@ -9,6 +9,7 @@
       GenerationFailed      this row failed (a non-finite picture, out of memory, a poisonous request)
       Cancelled             nobody waits for the answer any more
       ModelError            the model cannot be loaded, and why
+      DeviceLost            the device answers no more in this process: it must end and start again
       WorkerDied            the process that owns the device went away in mid-pass
 
 `code` is the stable, machine-readable name; faces map it to their own wire format in `api/errors.py`.
@@ -75,6 +76,10 @@ class Cancelled(OnestrokeError):
 
 class ModelError(OnestrokeError):
     code = "model_error"
+
+
+class DeviceLost(OnestrokeError):
+    code = "device_lost"
 
 
 class WorkerDied(OnestrokeError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from ipaddress import ip_address
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from onestroke.levers import Attention, Compile, DecoderChoice, Levers, Quantize, Switch
 
 Device = Annotated[str, Field(pattern=r"^(auto|(cpu|mps|cuda(:\d+)?)(,(cpu|mps|cuda(:\d+)?))*)$")]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -25,6 +28,19 @@ class Settings(BaseSettings):
     device: Device = Field("auto", description="Where passes run; several (cuda:0,cuda:1): a worker each.")
     dtype: DType = Field("auto", description="Arithmetic of the network; auto: the fastest safe one.")
     threads: int = Field(0, ge=0, description="CPU threads of the worker; 0: all cores.")
+
+    compile: Compile = Field("auto", description="torch.compile; auto: regional on CUDA, off elsewhere.")
+    graphs: Switch = Field("auto", description="A CUDA graph for each verb and batch size.")
+    fuse: Switch = Field("auto", description="Self-attention's query, key and value in one product.")
+    channels_last: Switch = Field("auto", description="Memory format of the UNet and the decoder.")
+    encode_kv: Switch = Field("auto", description="Cross-attention's keys and values made with the prompt.")
+    attention: Attention = Field("auto", description="Attention kernel; auto: measured on CUDA.")
+    decoder: DecoderChoice = Field("auto", description="VAE decoder; auto: tiny for typists, full for REST.")
+    quantize: Quantize = Field(
+        "off", description="fp8: the UNet's linear layers in eight bits (CUDA, compiled)."
+    )
+    prompt_cache: int = Field(0, ge=0, description="MiB of encoded prompts kept; 0: what suits the device.")
+    cache_dir: str = Field("", description="Folder of compiled artifacts; empty: the user's cache folder.")
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free one.")
@@ -58,6 +74,10 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @property
+    def levers(self) -> Levers:
+        return Levers(**{field.name: getattr(self, field.name) for field in fields(Levers)})
 
     @property
     def is_loopback(self) -> bool:

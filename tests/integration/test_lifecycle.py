@@ -78,6 +78,20 @@ async def test_the_request_that_kills_its_worker_fails_and_the_next_is_drawn() -
             assert await call(client, "afterwards") == 200
 
 
+async def test_a_device_that_is_lost_ends_its_worker_and_another_draws() -> None:
+    with serving() as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            before = server.worker_pid
+            statuses = await asyncio.gather(
+                call(client, "a fox"), call(client, "lost"), call(client, "a hen")
+            )
+            assert statuses == [200, 503, 200]
+            assert await call(client, "boom") == 500, "an error of another kind fails its request alone"
+            assert server.worker_pid != before
+            metrics = (await client.get("/metrics")).text
+            assert 'onestroke_worker_restarts_total{reason="device lost"} 2.0' in metrics
+
+
 async def test_a_hanging_worker_is_replaced() -> None:
     with serving("--request-timeout", "12") as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:

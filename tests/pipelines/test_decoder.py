@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch.nn import functional
 
-from onestroke.pipelines.decoder import Decoder, safe_dtype, to_pixels
+from onestroke.pipelines.decoder import Decoder, safe_dtype, to_bytes
 from onestroke.pipelines.tiny_decoder import composed_kernel, rewrite, upsampling_kernel
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def test_an_unknown_layout_is_left_to_diffusers(options: dict[str, Any]) -> None
     decoder = Decoder(vae, device=CPU, dtype=torch.float32)
     assert decoder.fast is None
     latents = torch.randn(1, 4, 8, 8)
-    off = decoder(latents)[0].astype(int) - to_pixels(centred(vae, latents))
+    off = decoder(latents)[0].astype(int) - to_bytes(centred(vae, latents)).numpy()
     assert np.abs(off).max() <= 1
 
 
@@ -126,7 +126,7 @@ def test_half_precision_is_no_further_from_the_oracle_than_diffusers_own() -> No
 
 def test_pixels_are_rounded_and_clamped() -> None:
     values = torch.tensor([-300.0, -127.5, -127.1, -126.9, 0.0, 127.4, 300.0]).view(1, 1, 7, 1)
-    assert to_pixels(values).flatten().tolist() == [0, 0, 0, 1, 128, 255, 255]
+    assert to_bytes(values).flatten().tolist() == [0, 0, 0, 1, 128, 255, 255]
 
 
 def test_a_kl_decoder_that_overflows_in_fp16_runs_in_fp32_on_the_cpu() -> None:

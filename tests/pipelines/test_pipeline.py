@@ -13,7 +13,7 @@ from onestroke.core import MAX_SEED, GenerationRequest
 from onestroke.errors import GenerationFailed, InvalidRequest
 from onestroke.pipelines.noise import Noise
 from onestroke.pipelines.pipeline import Pipeline
-from onestroke.pipelines.rows import Row, Timed
+from onestroke.pipelines.rows import Row
 from onestroke.pipelines.warmup import fastest_decode
 from tests.pipelines.tiny_models import SIZE
 
@@ -128,9 +128,9 @@ def test_a_finished_row_is_reported_once_with_its_last_step(pipeline32: Pipeline
 def test_pictures_leave_in_sub_batches_in_order(pipeline32: Pipeline, ask: Ask) -> None:
     rows = prepare(pipeline32, [ask(seed=i) for i in range(7)])
     pipeline32.step(rows)
-    pipeline32.decode_batch = 4
+    pipeline32.decoder.batch = 4
     parts = list(pipeline32.decode(rows))
-    pipeline32.decode_batch = 1
+    pipeline32.decoder.batch = 1
     assert [len(batch) for batch, _ in parts] == [4, 2, 1]
     assert [row.id for batch, _ in parts for row in batch] == list(range(7))
     for batch, pictures in parts:
@@ -151,7 +151,7 @@ def test_a_picture_that_is_not_finite_fails_alone(
         return centred
 
     monkeypatch.setattr(pipeline32.decoder, "_centred", overflowing)
-    monkeypatch.setattr(pipeline32, "decode_batch", 4)
+    monkeypatch.setattr(pipeline32.decoder, "batch", 4)
     drawn = [
         row.id for batch, pictures in pipeline32.decode(rows) for row, _ in zip(batch, pictures, strict=True)
     ]
@@ -182,7 +182,7 @@ def test_an_absent_negative_prompt_is_zero_and_an_empty_one_is_encoded(
 
 def test_more_unet_rows_than_the_largest_bucket_are_refused(pipeline32: Pipeline, ask: Ask) -> None:
     rows = prepare(pipeline32, [ask(seed=i, guidance_scale=2.0) for i in range(5)])
-    with pytest.raises(ValueError, match="10 UNet rows"):
+    with pytest.raises(ValueError, match="10 rows"):
         pipeline32.step(rows)
 
 
@@ -240,15 +240,13 @@ def test_warming_up_times_every_verb_in_every_bucket_and_leaves_no_trace(pipelin
     assert all(seconds > 0 for _, _, seconds in samples)
     assert [fraction for _, fraction in told] == sorted(fraction for _, fraction in told)
     assert told[-1][1] == 1.0
-    assert pipeline32.decode_batch in (1, 2, 4)
+    assert pipeline32.decoder.batch in (1, 2, 4)
     assert len(pipeline32.text.cache) == 1
 
 
 def test_a_larger_decode_batch_must_pay() -> None:
     def chosen(*seconds: float) -> int:
-        return fastest_decode(
-            [Timed("decode", n, s) for n, s in zip((1, 2, 4), seconds, strict=True)] + [Timed("step", 8, 0.0)]
-        )
+        return fastest_decode(dict(zip((1, 2, 4), seconds, strict=True)))
 
     assert chosen(1.0, 2.0, 4.0) == 1
     assert chosen(1.0, 1.96, 3.9) == 1

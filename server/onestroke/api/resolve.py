@@ -7,7 +7,7 @@ import secrets
 import unicodedata
 from dataclasses import dataclass
 
-from onestroke.core import MAX_SEED, GenerationRequest, ImageFormat
+from onestroke.core import MAX_SEED, DecoderName, GenerationRequest, ImageFormat
 from onestroke.errors import InvalidRequest, UnknownModel
 from onestroke.models.catalog import SAMPLERS, ModelSpec
 
@@ -17,7 +17,10 @@ DEFAULT_QUALITY = 85
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a caller said; None where it said nothing. `size` is "WIDTHxHEIGHT" or "auto"."""
+    """What a caller said; None where it said nothing. `size` is "WIDTHxHEIGHT" or "auto".
+
+    `decoder` is the face's to choose: whoever types gets the tiny one where the model has two.
+    """
 
     prompt: str
     model: str | None = None
@@ -29,6 +32,7 @@ class Ask:
     size: str | None = None
     format: ImageFormat = ImageFormat.JPEG
     quality: int | None = None
+    decoder: DecoderName = "full"
     steps_field: str = "steps"
 
 
@@ -77,6 +81,7 @@ def resolve(ask: Ask, spec: ModelSpec, max_prompt_chars: int, n: int = 1) -> lis
             width=width,
             height=height,
             crop=spec.crop(seed + i),
+            decoder=ask.decoder,
             format=ask.format,
             quality=DEFAULT_QUALITY if ask.quality is None else ask.quality,
         )

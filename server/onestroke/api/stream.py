@@ -226,6 +226,7 @@ class Conversation:
             size=None if key.width is None else f"{key.width}x{key.height}",
             format=self._format,
             quality=key.quality,
+            decoder="tiny",
         )
         (request,) = resolve(ask, spec, limits.max_prompt_chars)
         waiting = next((seq for seq in self._session.pending if not self._tickets[seq].begun), None)

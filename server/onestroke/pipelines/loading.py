@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderTiny
 
 from onestroke.errors import ModelError
-from onestroke.models.catalog import ModelSpec
+from onestroke.levers import AUTO, Levers, resolved
+from onestroke.models import hub
+from onestroke.models.catalog import ModelSpec, VaeSpec
+from onestroke.models.choosing import vae_of
+from onestroke.pipelines import attention
 from onestroke.pipelines.decoder import Decoder, safe_dtype
+from onestroke.pipelines.fp8 import quantise
+from onestroke.pipelines.graphs import CudaGraphs
 from onestroke.pipelines.layers import has_bf16, specialise
 from onestroke.pipelines.memory import check_device_memory
-from onestroke.pipelines.parts import Parts, read_parts
+from onestroke.pipelines.parts import Parts, read_parts, read_vae
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Progress
 from onestroke.pipelines.samplers import scheduler_key
@@ -23,7 +32,8 @@ TEXT_BUCKETS = {"cpu": 2}
 """Prompts encoded at a time, by device, 4 elsewhere (not measured there). On the CPU a model of the embedded
 one's size takes 3.2, 3.8, 5.5 and 8.7 ms for one new prompt and 23, 15, 11 and 8.7 ms for eight in buckets of 1, 2,
 4 and 8; beside 40 ms for one whole picture and 250 for eight, two is within 3% of the best at either end."""
-CACHE_BYTES = 64 << 20
+TINY = "vae_tiny"
+"""Subfolder of a model on this machine that holds a tiny VAE beside its own."""
 
 
 def load(
@@ -33,12 +43,14 @@ def load(
     dtype: str = "auto",
     threads: int | None = None,
     max_batch: int = 8,
+    levers: Levers = AUTO,
     progress: Progress = lambda stage, fraction: None,
 ) -> Pipeline:
     """Load `spec` for `device` (auto, cpu, cuda, mps) in `dtype` (auto, float32, float16, bfloat16).
 
-    `threads` is torch's thread count for the whole process, None for its default. `max_batch` is the most
-    UNet rows in one step. Raises ModelError when the model cannot be loaded, and says why.
+    `levers` are the switches of `onestroke.levers`; compiling and recording wait for the warm-up. `threads` is
+    torch's thread count for the whole process, None for its default. `max_batch` is the most UNet rows in one
+    step. Raises ModelError when the model cannot be loaded, and says why.
     """
     if max_batch < 1:
         raise ModelError(f"max_batch must be at least 1, not {max_batch}")
@@ -46,12 +58,18 @@ def load(
         torch.set_num_threads(threads)
     where = pick_device(device)
     kind = pick_dtype(spec.dtype if dtype == "auto" else dtype, where)
+    levers = resolved(levers, where.type)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+        torch.backends.cudnn.benchmark = True
     progress(f"loading {spec.name}", 0.0)
     parts = read_parts(spec, kind, progress)
-    check_device_memory(spec.name, (parts.unet, parts.vae, *parts.text_encoders), where)
+    tiny = read_tiny(spec, parts.vae, levers.decoder, kind, progress)
+    networks = (parts.unet, parts.vae, *parts.text_encoders, *([tiny] if tiny is not None else []))
+    check_device_memory(spec.name, networks, where)
     progress(f"moving {spec.name} to {where}", 1.0)
     try:
-        pipeline = assemble(spec, parts, where, kind, max_batch)
+        pipeline = assemble(spec, parts, where, kind, max_batch, levers, tiny)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{spec.name} does not fit into the memory of {where}") from error
     progress(f"loaded {spec.name}", 1.0)
@@ -92,40 +110,101 @@ def power_buckets(largest: int) -> tuple[int, ...]:
     return (*below, largest)
 
 
+def read_tiny(
+    spec: ModelSpec,
+    vae: Any,
+    decoder: str,
+    dtype: torch.dtype,
+    progress: Progress = lambda stage, fraction: None,
+) -> Any:
+    """The tiny VAE that draws beside `vae`, or in its place; None where there is to be none.
+
+    `decoder` auto takes one that is on this machine: in the folder of a model that is, or in the hub's cache. tiny
+    brings it here. Raises ModelError.
+    """
+    if decoder == "full" or isinstance(vae, AutoencoderTiny):
+        return None
+    beside = Path(spec.source) / TINY
+    if spec.is_local and beside.is_dir():
+        return read_vae(replace(spec, vae=str(beside)), dtype, progress)
+    tiny = replace(spec, vae="tiny")
+    named = vae_of(tiny)
+    if decoder == "auto" and not (isinstance(named, VaeSpec) and hub.is_cached(named)):
+        return None
+    return read_vae(tiny, dtype, progress)
+
+
 def assemble(
-    spec: ModelSpec, parts: Parts, device: torch.device, dtype: torch.dtype, max_batch: int
+    spec: ModelSpec,
+    parts: Parts,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_batch: int,
+    levers: Levers,
+    tiny: Any = None,
 ) -> Pipeline:
-    """The verbs over `parts`, moved to `device`."""
-    unet = parts.unet.to(device, memory_format=torch.channels_last).eval()
-    specialise(unet)
-    decode_dtype = safe_dtype(parts.vae, dtype, device)
-    vae = parts.vae.to(device, memory_format=torch.channels_last).eval()
-    if decode_dtype is not dtype:
-        vae = vae.to(decode_dtype)
+    """The verbs over `parts`, moved to `device`; `tiny` is a second VAE, `levers` are resolved."""
+    memory_format = torch.channels_last if levers.channels_last == "on" else torch.contiguous_format
+    recorder = CudaGraphs(device) if device.type == "cuda" and levers.graphs == "on" else None
+    unet = parts.unet.to(device, memory_format=memory_format).eval()
+    project = attention.rebuild(
+        unet,
+        fuse=levers.fuse == "on",
+        encode_kv=levers.encode_kv == "on",
+        xformers=levers.attention == "xformers",
+    )
+    if levers.quantize == "fp8":
+        quantise(unet, device)
     first, *others = parts.text_encoders
     reads: tuple[int | None, ...] = (None,)
     if others:
         first, read = without_last_layer(first)
         reads = (read, -2)
     encoders = [encoder.to(device).eval() for encoder in (first, *others)]
-    for encoder in encoders:
-        specialise(encoder)
+    if levers.compile == "off":
+        for network in (unet, *encoders):
+            specialise(network)
     text = TextEncoder(
         parts.tokenizers,
         encoders,
         reads=reads,
         bucket=TEXT_BUCKETS.get(device.type, 4),
-        cache_bytes=CACHE_BYTES,
+        cache_bytes=levers.prompt_cache << 20,
+        recorder=recorder,
+        project=project or _as_it_is,
     )
+
+    def decoder(vae: Any) -> Decoder:
+        kind = safe_dtype(vae, dtype, device)
+        vae = vae.to(device, memory_format=memory_format).eval()
+        if kind is not dtype:
+            vae = vae.to(kind)
+        return Decoder(vae, device=device, dtype=kind, memory_format=memory_format, recorder=recorder)
+
+    small = None if tiny is None else decoder(tiny)
+    full = small if small and levers.decoder == "tiny" else decoder(parts.vae)
     return Pipeline(
         spec,
         text,
-        Denoiser(unet, buckets=power_buckets(max_batch), device=device, dtype=dtype),
-        Decoder(vae, device=device, dtype=decode_dtype),
+        Denoiser(
+            unet,
+            buckets=power_buckets(max_batch),
+            device=device,
+            dtype=dtype,
+            memory_format=memory_format,
+            recorder=recorder,
+        ),
+        {"full": full, "tiny": small or full},
         scheduler=scheduler_key(parts.scheduler),
         zero_negative=bool(others) and bool(parts.options.get("force_zeros_for_empty_prompt", True)),
         vae_scale=vae_scale(parts.vae),
+        levers=levers,
+        recorder=recorder,
     )
+
+
+def _as_it_is(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden
 
 
 def vae_scale(vae: Any) -> int:

@@ -7,48 +7,79 @@ dtype.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
-from onestroke.core import MAX_SEED, GenerationRequest
+from onestroke.core import MAX_SEED, DecoderName, GenerationRequest
 from onestroke.errors import GenerationFailed, InvalidRequest
+from onestroke.levers import AUTO, Levers
 from onestroke.models.catalog import ModelSpec
-from onestroke.pipelines.decoder import Decoder
+from onestroke.pipelines.attention import kernel
+from onestroke.pipelines.compiled import CompiledCache, no_more_compiling
+from onestroke.pipelines.decoder import Decoder, Decoding
+from onestroke.pipelines.device import device_errors
+from onestroke.pipelines.graphs import Recorder, recording
 from onestroke.pipelines.images import Pixels
 from onestroke.pipelines.noise import Noise
 from onestroke.pipelines.rows import Progress, Row, Stepped, Timed
 from onestroke.pipelines.samplers import Step, sampler_table
 from onestroke.pipelines.text import Embedding, TextEncoder, Tokens
-from onestroke.pipelines.unet import Denoiser
+from onestroke.pipelines.transfer import Transfers
+from onestroke.pipelines.tuning import described, tune
+from onestroke.pipelines.unet import Denoiser, UnetRow
 from onestroke.pipelines.warmup import warm_up
 
 
 class Pipeline:
-    """One model on one device. Made by `loading.load`."""
+    """One model on one device. Made by `loading.load`.
+
+    `decoders` has a full and a tiny one, the same where the model has one; the request says which it wants.
+    """
 
     def __init__(
         self,
         spec: ModelSpec,
         text: TextEncoder,
         denoiser: Denoiser,
-        decoder: Decoder,
+        decoders: Mapping[DecoderName, Decoder],
         *,
         scheduler: str,
         zero_negative: bool,
         vae_scale: int,
+        levers: Levers = AUTO,
+        recorder: Recorder | None = None,
     ) -> None:
         self.spec = spec
         self.text = text
         self.denoiser = denoiser
-        self.decoder = decoder
+        self.decoders = decoders
         self.device = denoiser.device
         self.dtype = denoiser.dtype
         self.threads = torch.get_num_threads()
-        self.decode_batch = 1
+        self._transfers = Transfers(self.device)
+        self._ahead = 1 if self.device.type == "cuda" else 0
+        self.levers = levers
+        self.attention: str = levers.attention
+        self.recorder = recorder
+        self._cache: CompiledCache | None = None
         self._scheduler = scheduler
         self._zero_negative = zero_negative
         self._vae_scale = vae_scale
+
+    @property
+    def decoder(self) -> Decoder:
+        """The one that draws at full quality."""
+        return self.decoders["full"]
+
+    @property
+    def distinct_decoders(self) -> list[Decoder]:
+        return list(dict.fromkeys(self.decoders.values()))
+
+    def decoder_of(self, row: Row) -> Decoder:
+        return self.decoders[row.request.decoder]
 
     @property
     def max_batch(self) -> int:
@@ -77,14 +108,7 @@ class Pipeline:
             negative_tokens=self._negative_tokens(request),
             table=table,
             noise=noise,
-            latents=(noise.draw() * table.start).to(self.device, non_blocking=True),
-            time_ids=self._time_ids(request),
-        )
-
-    def _time_ids(self, request: GenerationRequest) -> torch.Tensor:
-        size = (request.height, request.width)
-        return torch.tensor([*size, *request.crop, *size], dtype=self.dtype).to(
-            self.device, non_blocking=True
+            sent=self._transfers.up(noise.draw() * table.start),
         )
 
     def _negative_tokens(self, request: GenerationRequest) -> Tokens | None:
@@ -97,7 +121,8 @@ class Pipeline:
     def encode(self, rows: Sequence[Row]) -> None:
         """Give every row its embeddings, from the cache where its prompts are known."""
         wanted = [tokens for row in rows for tokens in (row.tokens, row.negative_tokens) if tokens]
-        found = self.text.encode(wanted)
+        with self._on_device():
+            found = self.text.encode(wanted)
         for row in rows:
             row.embedding = found[row.tokens.prompt]
             if row.negative_tokens:
@@ -114,70 +139,111 @@ class Pipeline:
         Raises ValueError when the rows need more UNet rows than `max_batch`.
         """
         steps = [row.table.steps[row.step] for row in rows]
-        x = torch.stack([row.latents for row in rows])
-        e = self._predict(rows, steps, x * self._column([step.d for step in steps]))
-        x = x * self._column([step.a for step in steps]) + e * self._column([step.b for step in steps])
-        for i, (row, step) in enumerate(zip(rows, steps, strict=True)):
-            if step.c:
-                x[i] += step.c * row.noise.draw().to(self.device)
-        finite = torch.isfinite(x).flatten(1).all(1).tolist()
+        with self._on_device():
+            unet_rows, read = _unet_rows(rows, steps)
+            latents, finite = self.denoiser(unet_rows)
+            x = [latents[i] for i in read]
+            # The device is busy: the host draws meanwhile.
+            for i, (row, step) in enumerate(zip(rows, steps, strict=True)):
+                if step.c:
+                    x[i] += step.c * self._transfers.up(row.noise.draw()).wait()
+            good = finite.tolist()
         result = Stepped([], [])
-        for row, latents, good in zip(rows, x, finite, strict=True):
-            row.latents = latents
+        for row, latent, i in zip(rows, x, read, strict=True):
+            row.latents = latent
             row.step += 1
-            if not good:
+            if not good[i]:
                 row.error = GenerationFailed(f"the picture is not finite after step {row.step}")
                 result.failed.append(row)
             elif row.finished:
                 result.finished.append(row)
         return result
 
-    def _predict(self, rows: Sequence[Row], steps: Sequence[Step], scaled: torch.Tensor) -> torch.Tensor:
-        """The guided network output (n, channels, h, w): e = u + s*(t - u); an unguided row has u = t."""
-        source: list[int] = []
-        embeddings: list[Embedding] = []
-        without: list[int] = []
-        with_text: list[int] = []
-        for i, row in enumerate(rows):
-            assert row.embedding is not None, f"row {row.id} is stepped before it is encoded"
-            without.append(len(source))
-            if row.negative is not None:
-                source.append(i)
-                embeddings.append(row.negative)
-            with_text.append(len(source))
-            source.append(i)
-            embeddings.append(row.embedding)
-        time_ids = torch.stack([rows[i].time_ids for i in source])
-        output = self.denoiser(scaled[source], [steps[i].t for i in source], embeddings, time_ids)
-        guidance = self._column([row.request.guidance_scale if row.negative else 0.0 for row in rows])
-        base = output[without]
-        return base + guidance * (output[with_text] - base)
-
     @torch.inference_mode()
     def decode(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], list[Pixels]]]:
-        """Pictures, (height, width, 3) uint8, in sub-batches of `decode_batch` or fewer, each once it is ready.
+        """Pictures, (height, width, 3) uint8, in sub-batches of one decoder, each once it is ready.
 
         A row whose picture is not finite gets a GenerationFailed as its `error` and no picture.
         """
-        waiting = list(rows)
-        while waiting:
-            n = self.decode_batch
-            while n > len(waiting):
-                n //= 2
-            batch, waiting = waiting[:n], waiting[n:]
-            pixels, finite = self.decoder(torch.stack([row.latents for row in batch]))
-            for row, good in zip(batch, finite, strict=True):
-                if not good:
-                    row.error = GenerationFailed("its picture is not finite")
-            drawn = [i for i, good in enumerate(finite) if good]
-            yield [batch[i] for i in drawn], [pixels[i] for i in drawn]
+        running: deque[tuple[list[Row], Decoding]] = deque()
+        waiting = deque(self._sub_batches(rows))
+        while waiting or running:
+            with self._on_device():
+                if waiting:
+                    decoder, batch = waiting.popleft()
+                    running.append((batch, decoder.start([row.sent.wait() for row in batch])))
+                drawn = _drawn(*running.popleft()) if len(running) > self._ahead or not waiting else None
+            if drawn:
+                yield drawn
 
-    def _column(self, values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1).to(self.device)
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        with device_errors(self.device), kernel(self.attention):
+            yield
+
+    def _sub_batches(self, rows: Sequence[Row]) -> Iterator[tuple[Decoder, list[Row]]]:
+        """Rows of one decoder together, its `batch` at a time and what is left by halves."""
+        for decoder in dict.fromkeys(self.decoder_of(row) for row in rows):
+            waiting = [row for row in rows if self.decoder_of(row) is decoder]
+            while waiting:
+                n = decoder.batch
+                while n > len(waiting):
+                    n //= 2
+                yield decoder, waiting[:n]
+                waiting = waiting[n:]
 
     def warm_up(self, progress: Progress = lambda stage, fraction: None) -> list[Timed]:
-        """Run every verb in every bucket through the real path, and say what each took."""
-        return warm_up(self, progress)
+        """Choose, compile and record what the levers ask for, run every verb in every bucket through the real
+        path, and say what each took.
+
+        Nothing is compiled or recorded afterwards: other shapes run eagerly, and no request waits.
+        """
+        with device_errors(self.device):
+            self._cache = tune(self, progress)
+            with recording(self.recorder):
+                samples = warm_up(self, progress)
+        if self._cache is not None:
+            no_more_compiling()
+            self._cache.seal({"attention": self.attention})
+        return samples
+
+    @property
+    def first_run(self) -> str:
+        """What the first run in a bucket does, for the progress."""
+        if self._cache is not None:
+            return "loading compiled" if self._cache.hit else "compiling"
+        return "recording" if self.recorder else "warming up"
+
+    def notes(self) -> list[str]:
+        """Which levers are on, and where the compiled artifacts are."""
+        return [described(self), *([self._cache.described()] if self._cache else [])]
+
+
+def _unet_rows(rows: Sequence[Row], steps: Sequence[Step]) -> tuple[list[UnetRow], list[int]]:
+    """The forward's rows, and which of them each of `rows` reads: its only one, or that with its text."""
+    made: list[UnetRow] = []
+    read: list[int] = []
+    for row, step in zip(rows, steps, strict=True):
+        assert row.embedding is not None, f"row {row.id} is stepped before it is encoded"
+        request, latents, base = row.request, row.sent.wait(), len(made)
+        size = (request.height, request.width)
+        time_ids = (*size, *request.crop, *size)
+        if row.negative is not None:
+            made.append(UnetRow(latents, step, row.negative, time_ids, base, 0.0))
+        guidance = request.guidance_scale if row.negative is not None else 0.0
+        read.append(len(made))
+        made.append(UnetRow(latents, step, row.embedding, time_ids, base, guidance))
+    return made, read
+
+
+def _drawn(batch: list[Row], decoding: Decoding) -> tuple[list[Row], list[Pixels]]:
+    """The finite pictures; the other rows are given their error."""
+    pixels, finite = decoding.wait()
+    for row, good in zip(batch, finite, strict=True):
+        if not good:
+            row.error = GenerationFailed("its picture is not finite")
+    drawn = [i for i, good in enumerate(finite) if good]
+    return [batch[i] for i in drawn], [pixels[i] for i in drawn]
 
 
 def check_request(request: GenerationRequest, spec: ModelSpec) -> None:

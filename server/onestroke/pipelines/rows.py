@@ -13,6 +13,7 @@ from onestroke.errors import OnestrokeError
 from onestroke.pipelines.noise import Noise
 from onestroke.pipelines.samplers import SamplerTable
 from onestroke.pipelines.text import Embedding, Tokens
+from onestroke.pipelines.transfer import Upload
 
 Progress = Callable[[str, float], None]
 """Told what is being done and how far along it is, 0 to 1."""
@@ -28,10 +29,7 @@ class Timed(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One picture on its way; latents (channels, h, w) are fp32 on the device.
-
-    `time_ids` is SDXL's micro-conditioning, (6,): original size, crop corner, target size, each (height, width).
-    """
+    """One picture on its way; `sent` are its latents (channels, h, w), fp32, on the device or on the way there."""
 
     id: int
     request: GenerationRequest
@@ -39,12 +37,19 @@ class Row:
     negative_tokens: Tokens | None
     table: SamplerTable
     noise: Noise
-    latents: torch.Tensor
-    time_ids: torch.Tensor
+    sent: Upload
     step: int = 0
     embedding: Embedding | None = None
     negative: Embedding | None = None
     error: OnestrokeError | None = None
+
+    @property
+    def latents(self) -> torch.Tensor:
+        return self.sent.tensor
+
+    @latents.setter
+    def latents(self, made: torch.Tensor) -> None:
+        self.sent = Upload(made, None)
 
     @property
     def truncated(self) -> bool:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+
+from onestroke.pipelines.graphs import Graphed, Recorder
 
 
 class Tokens(NamedTuple):
@@ -75,6 +77,8 @@ class TextEncoder:
 
     `reads` says which hidden state of each CLIP conditions the UNet, None for its normalised output. SDXL's is the
     last but one, which is the first CLIP's last where `without_last_layer` has spared the rest.
+    `project` is what the UNet makes of the text before its own work (see attention.KeysAndValues); embeddings hold
+    what comes out of it.
     """
 
     def __init__(
@@ -85,12 +89,16 @@ class TextEncoder:
         reads: Sequence[int | None],
         bucket: int,
         cache_bytes: int,
+        recorder: Recorder | None = None,
+        project: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
         self.tokenizers = tuple(tokenizers)
         self.encoders = tuple(encoders)
         self.reads = tuple(reads)
         self.bucket = bucket
+        self._project = project
         self.cache = EmbeddingCache(cache_bytes)
+        self.graphed = Graphed(self._embed, buckets=(bucket,), device=encoders[0].device, recorder=recorder)
         # A fast tokenizer keeps its truncation and padding settings on itself.
         self._lock = threading.Lock()
 
@@ -125,18 +133,21 @@ class TextEncoder:
         return found
 
     def _forward(self, chunk: list[Tokens]) -> list[Embedding]:
-        padded = chunk + [chunk[0]] * (self.bucket - len(chunk))
+        ids = [torch.stack([tokens.ids[which] for tokens in chunk]) for which in range(len(self.encoders))]
+        # Copies: a slice would keep its whole bucket alive in the cache.
+        hidden, pooled = self.graphed(*ids)
+        return [Embedding(hidden[i].clone(), pooled[i].clone()) for i in range(len(chunk))]
+
+    def _embed(self, *ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden, pooled = [], None
-        for which, (encoder, read) in enumerate(zip(self.encoders, self.reads, strict=True)):
-            ids = torch.stack([tokens.ids[which] for tokens in padded]).to(encoder.device)
-            output = encoder(ids, output_hidden_states=read is not None)
+        for encoder, read, each in zip(self.encoders, self.reads, ids, strict=True):
+            output = encoder(each, output_hidden_states=read is not None)
             hidden.append(output.last_hidden_state if read is None else output.hidden_states[read])
             pooled = getattr(output, "text_embeds", None)
         joined = torch.cat(hidden, dim=-1)
         if pooled is None:
-            pooled = joined.new_zeros(self.bucket, 0)
-        # Copies: a slice would keep its whole bucket alive in the cache.
-        return [Embedding(joined[i].clone(), pooled[i].clone()) for i in range(len(chunk))]
+            pooled = joined.new_zeros(len(joined), 0)
+        return self._project(joined), pooled
 
 
 def without_last_layer(encoder: Any) -> tuple[Any, int]:

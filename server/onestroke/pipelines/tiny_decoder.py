@@ -138,7 +138,10 @@ class Tail(nn.Module):
             image[:, row] = conv(_last(part)).permute(0, 2, 3, 1).reshape(n, 2 * width, 3)
         for column, conv, part in zip((0, -1), self.columns, (x[..., :2], x[..., -2:]), strict=True):
             image[:, :, column] = conv(_last(part)).permute(0, 2, 3, 1).reshape(n, 2 * height, 3)
-        patches = x[:, :, [0, 1, -2, -1]][..., [0, 1, -2, -1]].reshape(n, -1, 2, 2, 2, 2)
+        outer = torch.cat(
+            (x[:, :, :2], x[:, :, -2:]), 2
+        )  # slices: an index list would be copied from the host
+        patches = torch.cat((outer[..., :2], outer[..., -2:]), 3).reshape(n, -1, 2, 2, 2, 2)
         corners = torch.einsum("ncyaxb,yxocab->nyxo", patches, self.corners)
         image[:, :: 2 * height - 1, :: 2 * width - 1] = corners + self.bias
         return image

@@ -1,68 +1,98 @@
-"""One UNet forward over rows that differ in step, sampler, seed, prompt and guidance."""
+"""One UNet forward over rows that differ in step, sampler, seed, prompt and guidance, and the step it makes.
+
+All of it is one function over a batch of UNet rows, table arithmetic and guidance included, so that it can be
+recorded as one graph.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from onestroke.pipelines.graphs import Graphed, Recorder
+from onestroke.pipelines.samplers import Step
 from onestroke.pipelines.text import Embedding
 
 
-class Denoiser:
-    """The UNet over a padded bucket of rows.
+class UnetRow(NamedTuple):
+    """One row of the forward; a guided picture has two, of which the one with its text is read.
 
-    `buckets` are the batch sizes it runs in, rising; a call with n rows runs in the smallest that holds them.
+    `time_ids` are SDXL's micro-conditioning. `base` is the row without text that this one is guided away from:
+    e = e[base] + guidance * (e - e[base]); an unguided row is its own base.
+    """
+
+    latents: torch.Tensor
+    step: Step
+    embedding: Embedding
+    time_ids: tuple[int, ...]
+    base: int
+    guidance: float
+
+
+class Denoiser:
+    """The UNet and one step of any linear sampler, in fp32 around a network in `dtype`.
+
+    `buckets` are the batch sizes it runs in, rising.
     """
 
     def __init__(
-        self, unet: Any, *, buckets: tuple[int, ...], device: torch.device, dtype: torch.dtype
+        self,
+        unet: Any,
+        *,
+        buckets: tuple[int, ...],
+        device: torch.device,
+        dtype: torch.dtype,
+        memory_format: torch.memory_format = torch.channels_last,
+        recorder: Recorder | None = None,
     ) -> None:
         self.unet = unet
         self.buckets = buckets
         self.device = device
         self.dtype = dtype
+        self.memory_format = memory_format
         self.forwards = 0
+        self.graphed = Graphed(self._advance, buckets=buckets, device=device, recorder=recorder)
 
     @property
     def channels(self) -> int:
         return int(self.unet.config.in_channels)
 
-    def __call__(
-        self,
-        inputs: torch.Tensor,
-        timesteps: Sequence[float],
-        embeddings: Sequence[Embedding],
-        time_ids: torch.Tensor,
-    ) -> torch.Tensor:
-        """The network's output (n, channels, h, w), fp32, for scaled latents `inputs` of the same shape.
-
-        `time_ids` (n, 6) are the rows' micro-conditioning. Padding rows hold zeros and the first row's text and
-        times, and cannot reach the others: nothing in a UNet mixes rows.
-        """
-        n, bucket = len(inputs), self.bucket(len(inputs))
-        spare = bucket - n
-        sample = torch.cat([inputs, inputs.new_zeros(spare, *inputs.shape[1:])]) if spare else inputs
-        padded = [*embeddings, *[embeddings[0]] * spare]
-        ids = torch.cat([time_ids, time_ids[:1].expand(spare, -1)]) if spare else time_ids
-        times = torch.tensor([*timesteps, *[timesteps[0]] * spare], dtype=torch.float32).to(self.device)
-        self.forwards += 1
-        output: torch.Tensor = self.unet(
-            sample.to(self.dtype).contiguous(memory_format=torch.channels_last),
-            times,
-            encoder_hidden_states=torch.stack([row.hidden for row in padded]),
-            added_cond_kwargs={
-                "text_embeds": torch.stack([row.pooled for row in padded]),
-                "time_ids": ids,
-            },
-            return_dict=False,
-        )[0]
-        return output[:n].float()
-
     def bucket(self, n: int) -> int:
         """The smallest bucket that holds `n` rows. Raises ValueError beyond the largest."""
-        for bucket in self.buckets:
-            if n <= bucket:
-                return bucket
-        raise ValueError(f"{n} UNet rows are more than the largest bucket, {self.buckets[-1]}")
+        return self.graphed.bucket(n)
+
+    def __call__(self, rows: Sequence[UnetRow]) -> tuple[torch.Tensor, torch.Tensor]:
+        """x' = a*x + b*e of each row (n, channels, h, w), fp32, and whether it is finite (n,); noise is not added.
+
+        Raises ValueError for more rows than the largest bucket holds.
+        """
+        table = [
+            (row.step.t, row.step.d, row.step.a, row.step.b, row.guidance, row.base, *row.time_ids)
+            for row in rows
+        ]
+        latents, finite = self.graphed(
+            [row.latents for row in rows],
+            torch.tensor(table, dtype=torch.float32),
+            [row.embedding.hidden for row in rows],
+            [row.embedding.pooled for row in rows],
+        )
+        self.forwards += 1
+        return latents, finite
+
+    def _advance(
+        self, x: torch.Tensor, table: torch.Tensor, hidden: torch.Tensor, pooled: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Padding rows hold zeros and cannot reach the others: nothing in a UNet mixes rows."""
+        d, a, b, guidance = table[:, 1:5, None, None, None].unbind(1)
+        e = self.unet(
+            (x * d).to(self.dtype).contiguous(memory_format=self.memory_format),
+            table[:, 0].contiguous(),
+            encoder_hidden_states=hidden,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": table[:, 6:].to(self.dtype)},
+            return_dict=False,
+        )[0].float()
+        base = e[table[:, 5].long()]
+        x = x * a + (base + guidance * (e - base)) * b
+        return x, torch.isfinite(x).flatten(1).all(1)

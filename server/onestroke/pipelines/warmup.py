@@ -2,66 +2,96 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import ModelError
+from onestroke.pipelines.attention import counted_shapes, device_clock, fastest
 from onestroke.pipelines.images import encode_image
 from onestroke.pipelines.rows import Progress, Row, Timed
 
 if TYPE_CHECKING:
+    from onestroke.pipelines.decoder import Decoder
     from onestroke.pipelines.pipeline import Pipeline
 
-DECODE_BATCHES = (1, 2, 4)
 _REPEATS = 3
 
 
 def warm_up(pipeline: Pipeline, progress: Progress) -> list[Timed]:
-    """Run and time `pipeline`'s verbs, and choose the decode sub-batch that is fastest per picture.
+    """Run and time `pipeline`'s verbs, and choose each decoder's sub-batch that is fastest per picture.
 
-    Each verb runs once untimed, then three times in each bucket; every timing is returned. Last comes one whole
-    picture, from prompt to bytes. Raises ModelError where the model draws no finite picture.
+    Each verb runs once untimed, which compiles and records what is to be, then three times in each bucket; every
+    timing is returned. Last comes one whole picture, from prompt to bytes. Raises ModelError where the model
+    draws no finite picture.
     """
     samples: list[Timed] = []
     jobs = list(_jobs(pipeline))
-    for done, (verb, n, job) in enumerate(jobs):
-        progress(f"warming up: {verb} of {n}", done / len(jobs))
-        job()
+    for done, job in enumerate(jobs):
+        progress(f"{pipeline.first_run} {job.what}, bucket {job.n} of {job.largest}", done / len(jobs))
+        job.run()
         for _ in range(_REPEATS):
             _synchronize(pipeline.device)
             start = time.perf_counter()
-            job()
+            job.run()
             _synchronize(pipeline.device)
-            samples.append(Timed(verb, n, time.perf_counter() - start))
-    pipeline.decode_batch = fastest_decode(samples)
+            job.seconds.append(time.perf_counter() - start)
+        if job.decoder is None or job.decoder is pipeline.decoder:
+            samples += [Timed(job.verb, job.n, seconds) for seconds in job.seconds]
+    for decoder in pipeline.distinct_decoders:
+        decoder.batch = fastest_decode({job.n: min(job.seconds) for job in jobs if job.decoder is decoder})
     pipeline.text.cache.clear()
     _one_picture(pipeline)
     progress("warm", 1.0)
     return samples
 
 
-def fastest_decode(samples: list[Timed]) -> int:
-    """The sub-batch with the least time per picture; a larger one must gain 5%, since it holds pictures back.
+@torch.inference_mode()
+def measured_attention(pipeline: Pipeline) -> str:
+    """The kernel that is fastest for what one step of one row and one of the largest bucket ask for together."""
+    rows = [_row(pipeline, seed) for seed in range(pipeline.max_batch)]
+    pipeline.encode(rows)
+    with counted_shapes() as shapes:
+        for n in (1, len(rows)):
+            for row in rows[:n]:
+                row.step = 0
+            pipeline.step(rows[:n])
+    device = pipeline.device
+    chosen, _ = fastest(shapes, device, pipeline.dtype, device_clock(device))
+    pipeline.text.cache.clear()
+    return chosen
 
-    The best of the repeats counts: what else the machine does only ever adds time.
+
+def fastest_decode(seconds: Mapping[int, float]) -> int:
+    """Of sub-batches and the least time each took, the one with the least time per picture.
+
+    A larger one must gain 5%, since it holds pictures back.
     """
-    times: dict[int, float] = {}
-    for verb, n, seconds in samples:
-        if verb == "decode":
-            times[n] = min(times.get(n, math.inf), seconds / n)
-    best = min(times)
-    for n in sorted(times):
-        if times[n] < 0.95 * times[best]:
+    each = {n: seconds[n] / n for n in sorted(seconds)}
+    best = min(each)
+    for n in each:
+        if each[n] < 0.95 * each[best]:
             best = n
     return best
 
 
-def _jobs(pipeline: Pipeline) -> Iterator[tuple[str, int, Callable[[], object]]]:
+@dataclass(slots=True)
+class _Job:
+    verb: str
+    what: str
+    n: int
+    largest: int
+    run: Callable[[], object]
+    decoder: Decoder | None = None
+    seconds: list[float] = field(default_factory=list)
+
+
+def _jobs(pipeline: Pipeline) -> Iterator[_Job]:
     rows = [_row(pipeline, seed) for seed in range(pipeline.max_batch)]
 
     def encode() -> None:
@@ -73,17 +103,20 @@ def _jobs(pipeline: Pipeline) -> Iterator[tuple[str, int, Callable[[], object]]]
             row.step = 0
         pipeline.step(rows[:n])
 
-    def decode(n: int) -> None:
-        pipeline.decode_batch = n
-        list(pipeline.decode(rows[:n]))
+    def decode(decoder: Decoder, n: int) -> None:
+        decoder.start([row.latents for row in rows[:n]]).wait()
 
-    yield "encode", min(len(rows), pipeline.text.bucket), encode
+    encoded = min(len(rows), pipeline.text.bucket)
+    yield _Job("encode", "text encoders", encoded, pipeline.text.bucket, encode)
     pipeline.encode(rows)
-    for n in pipeline.denoiser.buckets:
-        yield "step", n, lambda n=n: step(n)  # type: ignore[misc]
-    for n in DECODE_BATCHES:
-        if n <= len(rows):
-            yield "decode", n, lambda n=n: decode(n)  # type: ignore[misc]
+    buckets = pipeline.denoiser.buckets
+    for n in buckets:
+        yield _Job("step", "UNet", n, buckets[-1], partial(step, n))
+    for decoder in pipeline.distinct_decoders:
+        batches = [n for n in decoder.batches if n <= len(rows)]
+        for n in batches:
+            what = f"{'tiny' if decoder.is_tiny else 'full'} decoder"
+            yield _Job("decode", what, n, batches[-1], partial(decode, decoder, n), decoder)
 
 
 def _row(pipeline: Pipeline, seed: int) -> Row:

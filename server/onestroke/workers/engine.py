@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from onestroke.core import GenerationRequest
+from onestroke.levers import AUTO, Levers
 from onestroke.models.catalog import ModelSpec
 
 TORCH_ENGINE = "onestroke.pipelines.loading:load"
@@ -30,6 +31,7 @@ class WorkerConfig:
     threads: int = 0
     max_batch: int = 8
     engine: str = TORCH_ENGINE
+    levers: Levers = AUTO
 
 
 class EngineRow(Protocol):
@@ -52,7 +54,8 @@ class Engine(Protocol):
     """One device with one model on it.
 
     `prepare` may be called from any thread while a verb runs; the verbs run on one thread. A verb that raises
-    leaves its rows as they were, so that it can be tried again with fewer of them.
+    leaves its rows as they were, so that it can be tried again with fewer of them; DeviceLost says that nothing
+    can be tried again in this process.
     """
 
     @property
@@ -73,6 +76,9 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, report: Report) -> Sequence[tuple[str, int, float]]: ...
+    def notes(self) -> Sequence[str]:
+        """Lines for the log, once warm: which levers are on."""
+        ...
 
 
 def load_engine(config: WorkerConfig, report: Report) -> Engine:
@@ -85,5 +91,6 @@ def load_engine(config: WorkerConfig, report: Report) -> Engine:
         dtype=config.dtype,
         threads=config.threads or None,
         max_batch=config.max_batch,
+        levers=config.levers,
         progress=report,
     )

@@ -13,6 +13,9 @@ from typing import NamedTuple
 from onestroke.core import GenerationRequest
 from onestroke.errors import WireError
 
+DEVICE_LOST = 70
+"""Exit status of a worker whose device answers no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
@@ -61,13 +64,17 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A picture has been made through the real path; what the worker is, and what its passes cost."""
+    """A picture has been made through the real path; what the worker is, and what its passes cost.
+
+    `notes` are for the log: which levers are on, what was compiled.
+    """
 
     device: str
     dtype: str
     threads: int
     pid: int
     samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,19 @@ import contextlib
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 from onestroke.core import GenerationRequest
-from onestroke.errors import GenerationFailed, InvalidRequest, to_wire
+from onestroke.errors import DeviceLost, GenerationFailed, InvalidRequest, to_wire
 from onestroke.workers.engine import Engine, WorkerConfig, load_engine
 from onestroke.workers.messages import (
+    DEVICE_LOST,
     Drop,
     Failed,
     Pass,
@@ -66,7 +68,9 @@ class WorkerProcess:
         engine, self._serving = self._engine, True
         timed = tuple(Sample(*sample) for sample in samples)
         dtype = str(engine.dtype).removeprefix("torch.")
-        self._send(Ready(str(engine.device), dtype, engine.threads, os.getpid(), timed))
+        self._send(
+            Ready(str(engine.device), dtype, engine.threads, os.getpid(), timed, tuple(engine.notes()))
+        )
         while (order := self._passes.get()) is not None:
             self._run_pass(order)
         self._images.shutdown()
@@ -162,6 +166,8 @@ class WorkerProcess:
             return
         try:
             verb(ids)
+        except DeviceLost as error:
+            self._die(error)
         except Exception as error:
             if len(ids) == 1:
                 self._fail(ids[0], error)
@@ -169,6 +175,12 @@ class WorkerProcess:
             half = len(ids) // 2
             self._guarded(self._alive(ids[:half]), verb)
             self._guarded(self._alive(ids[half:]), verb)
+
+    def _die(self, error: DeviceLost) -> NoReturn:
+        """Nothing works here any more. The front starts another process and replays the rows, one by one."""
+        sys.stderr.write(f"onestroke worker: {error.message}\n")
+        sys.stderr.flush()
+        os._exit(DEVICE_LOST)
 
     # -- image thread ---------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from onestroke.workers.engine import WorkerConfig
-from onestroke.workers.messages import Command, Failed, Ready, Reply, Stop
+from onestroke.workers.messages import DEVICE_LOST, Command, Failed, Ready, Reply, Stop
 from onestroke.workers.process import main as worker_main
 
 log = structlog.get_logger(__name__)
@@ -101,6 +101,8 @@ class Incarnation:
         code = self.process.exitcode or 0
         if self.failed:
             return "failed"
+        if code == DEVICE_LOST:
+            return "device lost"
         return signal.Signals(-code).name if code < 0 else f"exit {code}"
 
 
