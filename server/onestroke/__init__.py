@@ -8,7 +8,7 @@ The house, from the roof to the ground; imports only run downwards:
     scheduling                    backlog, policy, scheduler loop, admission
     workers                       where passes run: one process per device
     pipelines                     torch lives here and nowhere above
-    models                        the catalog, the embedded weights
+    models                        the catalog, files, the hub, the embedded weights
     metrics, settings, core, errors
 """
 

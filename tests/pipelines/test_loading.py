@@ -51,6 +51,39 @@ def test_an_index_that_is_not_json_is_refused(copy: ModelSpec) -> None:
         load(copy, device="cpu")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/tokenizer.json",
+    ],
+)
+def test_a_corrupted_file_of_the_configuration_is_refused(copy: ModelSpec, name: str) -> None:
+    (Path(copy.source) / name).write_text('{"a": ')
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("unet/config.json", {"block_out_channels": [32, 96]}),
+        ("vae/config.json", {"decoder_block_out_channels": [32, 32, 64]}),
+        ("text_encoder/config.json", {"intermediate_size": 96}),
+        ("text_encoder_2/config.json", {"num_hidden_layers": 3}),
+    ],
+)
+def test_weights_of_another_shape_than_the_configuration_says_are_refused(
+    copy: ModelSpec, name: str, values: dict[str, object]
+) -> None:
+    edit(Path(copy.source) / name, **values)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(copy, device="cpu")
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
 def test_a_file_cut_short_is_refused(copy: ModelSpec, part: str) -> None:
     (weights,) = (Path(copy.source) / part).glob("*.safetensors")

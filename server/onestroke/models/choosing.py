@@ -137,7 +137,7 @@ def vae_of(spec: ModelSpec) -> VaeSpec | Path | None:
     path = Path(name).expanduser()
     if path.exists():
         check_not_pickled(path.name)
-        return path
+        return path.resolve()
     source, _, revision = name.partition("@")
     if HUB_ID.fullmatch(source) and path.suffix != ".safetensors":
         check_not_pickled(source)

@@ -158,8 +158,8 @@ def explained(source: str, revision: str | None) -> Iterator[None]:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(
-            f"there is no model {source} at {constants.ENDPOINT}, or it is private: check its name, and set "
-            "HF_TOKEN if it is yours"
+            f"there is no model {source} at {constants.ENDPOINT} (or it is private) and no such folder here: check "
+            "its name, and set HF_TOKEN if it is yours"
         ) from error
     except errors.RemoteEntryNotFoundError as error:
         raise ModelError(
