@@ -142,7 +142,7 @@ def original(layout: str, states: dict[str, State]) -> State:
     made |= {f"first_stage_model.{name}": tensor for name, tensor in _vae(states["vae"]).items()}
     first = states["text_encoder"]
     if layout == "sd21":
-        return made | _prefixed("cond_stage_model.model.", _open_clip(first))
+        return made | _prefixed("cond_stage_model.model.", _open_clip(_with_unread_layer(first)))
     if layout == "sd15":
         return made | _prefixed("cond_stage_model.transformer.", _clip(first))
     made |= _prefixed("conditioner.embedders.0.transformer.", _clip(first))
@@ -204,6 +204,20 @@ def _vae(state: State) -> State:
 def _clip(state: State) -> State:
     length = len(state["text_model.embeddings.position_embedding.weight"])
     return {**state, "text_model.embeddings.position_ids": torch.arange(length)[None]}
+
+
+def _with_unread_layer(state: State) -> State:
+    """SD 2.1's files hold all 24 layers of OpenCLIP and its projection; 23 are read, and diffusers keeps those."""
+    layers = re.compile(r"(text_model\.encoder\.layers\.)(\d+)(\..*)")
+    last = max(int(match[2]) for name in state if (match := layers.fullmatch(name)))
+    unread = {
+        f"{match[1]}{last + 1}{match[3]}": tensor.clone()
+        for name, tensor in state.items()
+        if (match := layers.fullmatch(name)) and int(match[2]) == last
+    }
+    width = len(state["text_model.final_layer_norm.weight"])
+    token = state["text_model.embeddings.token_embedding.weight"]
+    return {**state, **unread, "text_projection.weight": token[:width].clone()}
 
 
 def _open_clip(state: State) -> State:

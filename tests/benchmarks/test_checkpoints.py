@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.loaders.single_file_utils import SD_2_TEXT_ENCODER_KEYS_TO_IGNORE
 
 from benchmarks.checkpoints import fill, original, parts_of, states_of
 
@@ -43,6 +44,12 @@ def test_the_decoder_is_the_published_one() -> None:
 @pytest.mark.parametrize(("layout", "tensors"), [("sdxl", 2515), ("sd15", 1131)])
 def test_a_file_has_the_published_number_of_tensors(layout: str, tensors: int) -> None:
     assert len(original(layout, states_of(parts(layout)))) == tensors
+
+
+def test_sd_21_brings_the_layer_that_nobody_reads() -> None:
+    tensors = original("sd21", states_of(parts("sd21")))
+    assert set(SD_2_TEXT_ENCODER_KEYS_TO_IGNORE) <= tensors.keys()
+    assert tensors["cond_stage_model.model.text_projection"].shape == (1024, 1024)
 
 
 PUBLISHED = {

@@ -68,9 +68,12 @@ def save_tiny_sd(folder: Path, layout: str, *, clip: bool = False) -> ModelSpec:
     torch.manual_seed(0)
     second = layout == "sd21"
     width = 48 if second else 32
+    layers = 23 if second and clip else 2  # SD 2.1's files hold one more, which is known by its number
     pipeline = StableDiffusionPipeline(
         vae=_contrast(_kl()),
-        text_encoder=CLIPTextModel(_text(width, "gelu" if second else "quick_gelu", clip=clip)).eval(),
+        text_encoder=CLIPTextModel(
+            _text(width, "gelu" if second else "quick_gelu", clip=clip, layers=layers)
+        ).eval(),
         tokenizer=_tokenizer("!" if second else "<|endoftext|>", clip),
         unet=_strong(
             UNet2DConditionModel(
@@ -173,7 +176,9 @@ def _contrast(vae: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def _text(width: int, activation: str = "quick_gelu", *, clip: bool = False) -> CLIPTextConfig:
+def _text(
+    width: int, activation: str = "quick_gelu", *, clip: bool = False, layers: int = 2
+) -> CLIPTextConfig:
     ends = (
         (0, 2) if clip else (0, 1)
     )  # 2 stands for the largest token of a prompt, in published configurations
@@ -182,7 +187,7 @@ def _text(width: int, activation: str = "quick_gelu", *, clip: bool = False) -> 
         hidden_size=width,
         intermediate_size=2 * width,
         projection_dim=width,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         hidden_act=activation,
         max_position_embeddings=77 if clip else TOKENS,

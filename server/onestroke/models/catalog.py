@@ -142,7 +142,7 @@ CATALOG: dict[str, ModelSpec] = {
             max_steps=8,
             scheduler=TRAILING,
             download_bytes=6_940_000_000,
-            memory_bytes=9_000_000_000,
+            memory_bytes=10_500_000_000,
         ),
         ModelSpec(
             name="sd-turbo",
