@@ -8,6 +8,8 @@ PYTHON ?= python3
 PORT ?= 8000
 TORCH ?= auto
 ARGS ?=
+DOCKER ?= docker
+IMAGE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -16,10 +18,11 @@ BUILD := $(if $(filter auto,$(TORCH)),$(if $(NVIDIA),cuda,cpu),$(TORCH))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-fast lint format types bench train browser wheel clean
+.PHONY: help install install-dev serve test test-fast lint format types bench train browser wheel clean \
+  docker check-docker trial-docker trial-rolling haproxy promtool
 
 help:  ## Show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 serve: install  ## Serve http://127.0.0.1:8000 on the embedded model (PORT=, ARGS="--model ...")
 	$(BIN)/onestroke serve --port $(PORT) $(ARGS)
@@ -47,6 +50,18 @@ bench: install-dev  ## Measure this machine: pipeline, HTTP, socket, typists, an
 train: install-dev  ## Train the embedded model (ARGS="--minutes 60"; resumes, warm-starts)
 	$(BIN)/python -m training all $(ARGS)
 
+docker:  ## Build the image onestroke:cpu (IMAGE=cuda, ARGS="--build-arg BASE=...")
+	DOCKER_BUILDKIT=1 $(DOCKER) build -f docker/Dockerfile --target $(IMAGE) -t onestroke:$(IMAGE) $(ARGS) .
+
+check-docker: $(VENV)/.installed-deploy haproxy promtool  ## Check docker/: image, compose, Kubernetes, balancer, alerts
+	docker/check.sh
+
+trial-docker: $(VENV)/.installed-deploy  ## Real containers: build, compose up, draw through HAProxy, kill a replica (root, Debian)
+	docker/trial.sh
+
+trial-rolling: install-dev haproxy  ## Restart two replicas behind HAProxy under load: nothing may be lost
+	PATH="$$PATH:/usr/sbin" $(BIN)/python -m tests.trials.rolling $(ARGS)
+
 wheel: install-dev  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
@@ -56,6 +71,13 @@ browser:  # a headless Chromium for the page's tests: brought on Debian as root,
 	    echo "installing Chromium for the page's tests"; \
 	    (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) >/dev/null; \
 	  else echo "no Chromium here: the page's tests will be skipped"; fi; }
+
+haproxy promtool:  # brought on Debian as root, asked for elsewhere
+	@PATH="$$PATH:/usr/sbin" command -v $@ >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $@"; \
+	    (apt-get update -qq && apt-get install -y -qq --no-install-recommends $(subst promtool,prometheus,$@)) >/dev/null; \
+	  else echo "no $@ here: install it for what it checks"; fi; }
 
 install: $(VENV)/.installed  ## Make .venv and install the server
 install-dev: $(VENV)/.installed-dev  ## The same with the tools for tests, benchmarks and training
@@ -86,6 +108,10 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed clients/python/pyproject.toml
 	@echo "installing the tools for tests, benchmarks and training: about 100 MB to download"
 	$(PIP) -e ".[dev,train,bench]" -e clients/python
+	@touch $@
+
+$(VENV)/.installed-deploy: $(VENV)/.installed-dev
+	$(PIP) -e ".[deploy]"
 	@touch $@
 
 clean:  ## Remove what builds and tests leave (not .venv)

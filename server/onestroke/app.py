@@ -109,6 +109,8 @@ def _progress_log(scheduler: Scheduler) -> Callable[[], None]:
         last = progress.stage
         if scheduler.fatal:
             log.error("not servable", reason=scheduler.fatal.message)
+        elif scheduler.draining:
+            log.info("draining", pictures=scheduler.accepted)
         else:
             log.info(
                 "warming up", stage=progress.stage, percent=round(100 * progress.fraction), seconds=seconds

@@ -132,6 +132,8 @@ def configure_logging(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    # uvicorn says so of every socket that is refused with an answer
+    logging.getLogger("uvicorn.error").addFilter(lambda line: "completing handshake" not in line.getMessage())
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
