@@ -1,5 +1,4 @@
-"""Real StableDiffusionXLPipelines and StableDiffusionPipelines with random weights, small enough to run a whole
-test suite on."""
+"""Real pipelines of diffusers with random weights (SDXL, SD, aMUSEd), small enough to run a whole test suite on."""
 
 from __future__ import annotations
 
@@ -8,6 +7,8 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AmusedPipeline,
+    AmusedScheduler,
     AutoencoderKL,
     AutoencoderTiny,
     EulerAncestralDiscreteScheduler,
@@ -15,6 +16,8 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UVit2DModel,
+    VQModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -106,6 +109,81 @@ def save_tiny_sd(folder: Path, layout: str, *, clip: bool = False) -> ModelSpec:
         guidance_scale=3.0,
         sizes=((SIZE, SIZE),),
     )
+
+
+def save_tiny_muse(folder: Path, layout: str = "amused-256") -> ModelSpec:
+    """An aMUSEd pipeline of 16x16 tokens; that of "amused-512" halves them inside its transformer."""
+    torch.manual_seed(0)
+    large = layout == "amused-512"
+    pipeline = AmusedPipeline(
+        vqvae=_vq(),
+        tokenizer=_tokenizer("!", clip=False),
+        text_encoder=CLIPTextModelWithProjection(_text(32)).eval(),
+        transformer=_masked_transformer(halved=large),
+        scheduler=AmusedScheduler(mask_token_id=CODEBOOK),
+    )
+    pipeline.save_pretrained(folder)
+    return ModelSpec(
+        name=layout,
+        source=str(folder),
+        family="muse",
+        description="random weights",
+        licence=Licence("none", commercial=True),
+        sampler="amused",
+        default_steps=12,
+        guidance_scale=10.0,
+        sizes=((SIZE, SIZE), (SIZE, SIZE // 2)),
+    )
+
+
+CODEBOOK = 40
+
+
+def _masked_transformer(*, halved: bool) -> UVit2DModel:
+    transformer = UVit2DModel(
+        hidden_size=32,
+        cond_embed_dim=32,
+        micro_cond_encode_dim=4,
+        micro_cond_embed_dim=5 * 4,
+        encoder_hidden_size=32,
+        vocab_size=CODEBOOK + 8,
+        codebook_size=CODEBOOK,
+        in_channels=32,
+        block_out_channels=32,
+        num_res_blocks=1,
+        downsample=halved,
+        upsample=halved,
+        block_num_heads=2,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        sample_size=SIZE // 4,
+    ).eval()
+    with torch.no_grad():
+        for name, weight in transformer.named_parameters():
+            if "attn2.to_" in name or "cond_embed" in name:
+                weight.mul_(2.5)
+        transformer.mlm_layer.conv2.weight.mul_(1.5)
+    return transformer
+
+
+def _vq() -> VQModel:
+    vq = VQModel(
+        block_out_channels=(16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=8,
+        num_vq_embeddings=CODEBOOK,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        lookup_from_codebook=True,
+        force_upcast=True,
+    ).eval()
+    with torch.no_grad():
+        vq.quantize.embedding.weight.normal_()
+        vq.decoder.conv_out.weight.mul_(0.4)
+        vq.decoder.conv_out.bias.fill_(0.5)
+    return vq
 
 
 COMMON: dict[str, Any] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from onestroke.core import MAX_SEED, DecoderName, GenerationRequest, ImageFormat
 from onestroke.errors import InvalidRequest, UnknownModel
-from onestroke.models.catalog import SAMPLERS, ModelSpec
+from onestroke.models.catalog import ModelSpec
 
 MAX_GUIDANCE = 30.0
 DEFAULT_QUALITY = 85
@@ -62,8 +62,10 @@ def resolve(ask: Ask, spec: ModelSpec, max_prompt_chars: int, n: int = 1) -> lis
             "negative_prompt",
         )
     sampler = ask.sampler or spec.sampler
-    if sampler not in SAMPLERS:
-        raise InvalidRequest(f"sampler must be one of {', '.join(SAMPLERS)}", "sampler")
+    if sampler not in spec.samplers:
+        raise InvalidRequest(
+            f"{spec.name} has no sampler {sampler!r}: give {', '.join(spec.samplers)}", "sampler"
+        )
     if ask.quality is not None and not 1 <= ask.quality <= 100:
         raise InvalidRequest("quality must be from 1 to 100", "quality")
     width, height = _size(ask.size, spec)

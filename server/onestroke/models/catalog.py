@@ -16,6 +16,8 @@ CLIP_MERGES = Path(__file__).parent / "clip" / "merges.txt.gz"
 
 SAMPLERS = ("euler", "euler_ancestral", "ddim", "lcm", "tcd")
 """Samplers that a request may name; each is a table read off diffusers' scheduler of that name."""
+SAMPLERS_OF = {"muse": ("amused",)}
+"""Those of families that have their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,9 @@ class ModelSpec:
     """One row of the catalog.
 
     `source` is a diffusers folder, a hub id or a single `.safetensors` file; `revision` is a commit, branch or tag
-    of a hub id, None for its default branch; `variant` is preferred where the source has it. `family` is "sdxl" or
-    "sd": models of one family share latents, and so their VAEs, but for those with `own_latents`. `vae` is what
-    `choosing.vae_of` takes.
+    of a hub id, None for its default branch; `variant` is preferred where the source has it. `family` is "sdxl",
+    "sd" or "muse": models of one family share latents, and so their VAEs, but for those with `own_latents`. `vae`
+    is what `choosing.vae_of` takes.
 
     `timesteps` maps a step count to the timesteps it must use where the sampler's own spacing is not the recipe;
     `scheduler` holds values laid over the model's own scheduler configuration. `sizes` lists (width, height)
@@ -71,6 +73,11 @@ class ModelSpec:
     download_bytes: int = 0
     memory_bytes: int = 0
     note: str = ""
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The samplers that a request may name."""
+        return SAMPLERS_OF.get(self.family, SAMPLERS)
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -117,6 +124,23 @@ SDXL_SIZES = (
 SD_SIZES = ((512, 512), (512, 768), (768, 512))
 TRAILING = (("prediction_type", "epsilon"), ("timestep_spacing", "trailing"))
 EPSILON = (("prediction_type", "epsilon"),)
+
+AMUSED = ModelSpec(
+    name="amused-256",
+    source="amused/amused-256",
+    family="muse",
+    description="Muse in its open form, 256x256 in 12 steps: tokens of a picture, unmasked many at a time",
+    licence=Licence(
+        "CreativeML Open RAIL++-M", commercial=True, url="https://huggingface.co/amused/amused-256"
+    ),
+    sampler="amused",
+    default_steps=12,
+    guidance_scale=10.0,
+    sizes=((256, 256),),
+    own_latents=True,
+    download_bytes=1_750_000_000,
+    memory_bytes=3_000_000_000,
+)
 
 CATALOG: dict[str, ModelSpec] = {
     spec.name: spec
@@ -195,6 +219,16 @@ CATALOG: dict[str, ModelSpec] = {
             download_bytes=2_130_000_000,
             memory_bytes=3_500_000_000,
             note="its own PNDM sampler keeps a memory between steps; DDIM is served in its place",
+        ),
+        AMUSED,
+        replace(
+            AMUSED,
+            name="amused-512",
+            source="amused/amused-512",
+            description="Muse in its open form, 512x512 in 12 steps",
+            licence=replace(AMUSED.licence, url="https://huggingface.co/amused/amused-512"),
+            sizes=((512, 512),),
+            memory_bytes=3_500_000_000,
         ),
     )
 }

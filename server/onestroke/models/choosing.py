@@ -14,11 +14,12 @@ from typing import Any
 
 from onestroke.errors import ModelError
 from onestroke.models import checkpoints, hub
-from onestroke.models.catalog import CATALOG, RECIPES, SDXL_SIZES, VAES, Licence, ModelSpec, VaeSpec
+from onestroke.models.catalog import AMUSED, CATALOG, RECIPES, SDXL_SIZES, VAES, Licence, ModelSpec, VaeSpec
 from onestroke.models.folders import (
     INDEX,
     SCHEDULER,
     check_not_pickled,
+    components,
     family_of,
     files_of,
     names_in,
@@ -124,6 +125,8 @@ def vae_of(spec: ModelSpec) -> VaeSpec | Path | None:
     name = spec.vae
     if name == "auto" or (name in ("full", "tiny") and spec.own_latents):
         return None
+    if spec.family not in {vae.family for vae in VAES.values()}:
+        raise ModelError(f"{spec.name} reads its tokens by its own VQ model and no other: give --vae auto")
     if name in ("full", "tiny"):
         kinds = (vae for vae in VAES.values() if (vae.family, vae.kind) == (spec.family, name))
         return next(kinds, None)
@@ -189,7 +192,11 @@ def _from_folder(folder: Path, recipe: str) -> ModelSpec:
     spec = _described(folder, folder.resolve().name, f"the diffusers folder {folder.name}")
     names = names_in(folder)
     try:
-        spec = replace(spec, source=str(folder.resolve()), variant=weights_of(names, "unet", None).variant)
+        spec = replace(
+            spec,
+            source=str(folder.resolve()),
+            variant=weights_of(names, components(spec.family)[0], None).variant,
+        )
         files_of(spec, names)
     except ModelError as error:
         raise ModelError(f"{folder}: {error.message}") from error
@@ -208,6 +215,8 @@ def _from_hub(source: str, revision: str | None, recipe: str) -> ModelSpec:
 def _described(folder: Path, name: str, description: str) -> ModelSpec:
     """A row made from a folder's configuration files."""
     family = family_of(read_json(folder / INDEX), name)
+    if family == "muse":
+        return _described_muse(folder, name, description)
     scheduler = read_json(folder / SCHEDULER)
     unet = read_json(folder / "unet" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
@@ -228,6 +237,23 @@ def _described(folder: Path, name: str, description: str) -> ModelSpec:
         guidance_scale=guidance,
         sizes=_sizes(unet, vae),
         note=replaced,
+    )
+
+
+def _described_muse(folder: Path, name: str, description: str) -> ModelSpec:
+    tokens = read_json(folder / "transformer" / "config.json").get("sample_size", 16)
+    levels = len(read_json(folder / "vqvae" / "config.json").get("block_out_channels", ())) or 5
+    side = tokens * 2 ** (levels - 1)
+    return replace(
+        AMUSED,
+        name=name,
+        source=str(folder),
+        description=description,
+        licence=UNKNOWN,
+        max_steps=100,
+        sizes=((side, side),),
+        download_bytes=0,
+        memory_bytes=0,
     )
 
 

@@ -14,10 +14,16 @@ from typing import Any, NamedTuple
 from onestroke.errors import ModelError
 from onestroke.models.catalog import ModelSpec, VaeSpec
 
-PIPELINES = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd"}
+PIPELINES = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd", "AmusedPipeline": "muse"}
 """The pipelines that are served, and their families."""
-TEXT_ENCODERS = {"sdxl": ("text_encoder", "text_encoder_2"), "sd": ("text_encoder",)}
-TOKENIZERS = {"sdxl": ("tokenizer", "tokenizer_2"), "sd": ("tokenizer",)}
+TEXT_ENCODERS = {
+    "sdxl": ("text_encoder", "text_encoder_2"),
+    "sd": ("text_encoder",),
+    "muse": ("text_encoder",),
+}
+TOKENIZERS = {"sdxl": ("tokenizer", "tokenizer_2"), "sd": ("tokenizer",), "muse": ("tokenizer",)}
+NETWORKS = {"muse": ("transformer", "vqvae")}
+"""What draws, and what makes pixels of it."""
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -48,8 +54,9 @@ def check_not_pickled(name: str) -> None:
 
 
 def components(family: str) -> tuple[str, ...]:
-    """The parts that hold weights, the VAE last."""
-    return ("unet", *TEXT_ENCODERS[family], "vae")
+    """The parts that hold weights: what draws first, what makes pixels of it last."""
+    network, decoder = NETWORKS.get(family, ("unet", "vae"))
+    return (network, *TEXT_ENCODERS[family], decoder)
 
 
 def weights_of(names: Collection[str], part: str, variant: str | None) -> Weights:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderTiny
@@ -27,6 +27,9 @@ from onestroke.pipelines.samplers import scheduler_key
 from onestroke.pipelines.text import TextEncoder, without_last_layer
 from onestroke.pipelines.unet import Denoiser
 
+if TYPE_CHECKING:
+    from onestroke.pipelines.muse.pipeline import MusePipeline
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TEXT_BUCKETS = {"cpu": 2}
 """Prompts encoded at a time, by device, 4 elsewhere (not measured there). On the CPU a model of the embedded
@@ -45,7 +48,7 @@ def load(
     max_batch: int = 8,
     levers: Levers = AUTO,
     progress: Progress = lambda stage, fraction: None,
-) -> Pipeline:
+) -> Pipeline | MusePipeline:
     """Load `spec` for `device` (auto, cpu, cuda, mps) in `dtype` (auto, float32, float16, bfloat16).
 
     `levers` are the switches of `onestroke.levers`; compiling and recording wait for the warm-up. `threads` is
@@ -58,11 +61,15 @@ def load(
         torch.set_num_threads(threads)
     where = pick_device(device)
     kind = pick_dtype(spec.dtype if dtype == "auto" else dtype, where)
-    levers = resolved(levers, where.type)
     if where.type == "cuda":
         torch.cuda.set_device(where)
         torch.backends.cudnn.benchmark = True
     progress(f"loading {spec.name}", 0.0)
+    if spec.family == "muse":
+        from onestroke.pipelines.muse.loading import load as load_muse  # late: the others need none of it
+
+        return load_muse(spec, where, kind, max_batch, levers, progress)
+    levers = resolved(levers, where.type)
     parts = read_parts(spec, kind, progress)
     tiny = read_tiny(spec, parts.vae, levers.decoder, kind, progress)
     networks = (parts.unet, parts.vae, *parts.text_encoders, *([tiny] if tiny is not None else []))

@@ -63,7 +63,7 @@ def read_parts(
     Raises ModelError for whatever is missing, damaged, too large or of another kind.
     """
     source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
-    with _explained(spec.name, spec.source):
+    with explained(spec.name, spec.source):
         parts = (_from_folder if source.is_dir() else _from_file)(spec, source, dtype, progress)
     progress(f"loading {spec.name}: vae", 0.9)
     parts = parts._replace(
@@ -92,7 +92,7 @@ def read_vae(spec: ModelSpec, dtype: torch.dtype, progress: Progress = lambda st
         source = hub.fetch(wanted, progress) if isinstance(wanted, VaeSpec) else wanted
         if (source / "vae" / "config.json").is_file():
             part = "vae"
-    with _explained(what, str(source)):
+    with explained(what, str(source)):
         if source.is_dir():
             vae = _vae(source, part, spec.variant, dtype)
         elif wanted is None:
@@ -114,7 +114,7 @@ def _from_folder(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Pr
 
     def read(kind: Any, part: str) -> Any:
         progress(f"loading {spec.name}: {part}", parts.index(part) / len(parts))
-        return _read(kind, folder, part, names, spec.variant, dtype)
+        return read_part(kind, folder, part, names, spec.variant, dtype)
 
     unet = read(UNet2DConditionModel, "unet")
     encoders = tuple(
@@ -159,10 +159,10 @@ def _vae(folder: Path, part: str, variant: str | None, dtype: torch.dtype) -> An
     kind = read_json(folder / part / "config.json").get("_class_name")
     if kind not in VAE_KINDS:
         raise ModelError(f"{folder / part} holds a {kind}, which is not served: {', '.join(VAE_KINDS)} are")
-    return _read(VAE_KINDS[kind], folder, part, names_in(folder), variant, dtype)
+    return read_part(VAE_KINDS[kind], folder, part, names_in(folder), variant, dtype)
 
 
-def _read(
+def read_part(
     kind: Any, folder: Path, part: str, names: set[str], variant: str | None, dtype: torch.dtype
 ) -> Any:
     """One component by its library's own loader, complete or not at all."""
@@ -197,7 +197,7 @@ def parameters(folder: Path, files: Sequence[str]) -> int:
 
 
 @contextmanager
-def _explained(what: str, source: str) -> Iterator[None]:
+def explained(what: str, source: str) -> Iterator[None]:
     """Without progress bars and notes about unused configuration; what the loaders raise becomes a ModelError."""
     levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()

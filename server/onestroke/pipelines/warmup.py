@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,13 +14,13 @@ from onestroke.core import GenerationRequest
 from onestroke.errors import ModelError
 from onestroke.pipelines.attention import counted_shapes, device_clock, fastest
 from onestroke.pipelines.images import encode_image
-from onestroke.pipelines.rows import Progress, Row, Timed
+from onestroke.pipelines.rows import Progress, Timed
 
 if TYPE_CHECKING:
     from onestroke.pipelines.decoder import Decoder
     from onestroke.pipelines.pipeline import Pipeline
 
-_REPEATS = 3
+REPEATS = 3
 
 
 def warm_up(pipeline: Pipeline, progress: Progress) -> list[Timed]:
@@ -35,18 +35,18 @@ def warm_up(pipeline: Pipeline, progress: Progress) -> list[Timed]:
     for done, job in enumerate(jobs):
         progress(f"{pipeline.first_run} {job.what}, bucket {job.n} of {job.largest}", done / len(jobs))
         job.run()
-        for _ in range(_REPEATS):
-            _synchronize(pipeline.device)
+        for _ in range(REPEATS):
+            synchronize(pipeline.device)
             start = time.perf_counter()
             job.run()
-            _synchronize(pipeline.device)
+            synchronize(pipeline.device)
             job.seconds.append(time.perf_counter() - start)
         if job.decoder is None or job.decoder is pipeline.decoder:
             samples += [Timed(job.verb, job.n, seconds) for seconds in job.seconds]
     for decoder in pipeline.distinct_decoders:
         decoder.batch = fastest_decode({job.n: min(job.seconds) for job in jobs if job.decoder is decoder})
     pipeline.text.cache.clear()
-    _one_picture(pipeline)
+    one_picture(pipeline)
     progress("warm", 1.0)
     return samples
 
@@ -54,7 +54,7 @@ def warm_up(pipeline: Pipeline, progress: Progress) -> list[Timed]:
 @torch.inference_mode()
 def measured_attention(pipeline: Pipeline) -> str:
     """The kernel that is fastest for what one step of one row and one of the largest bucket ask for together."""
-    rows = [_row(pipeline, seed) for seed in range(pipeline.max_batch)]
+    rows = [sample_row(pipeline, seed) for seed in range(pipeline.max_batch)]
     pipeline.encode(rows)
     with counted_shapes() as shapes:
         for n in (1, len(rows)):
@@ -92,7 +92,7 @@ class _Job:
 
 
 def _jobs(pipeline: Pipeline) -> Iterator[_Job]:
-    rows = [_row(pipeline, seed) for seed in range(pipeline.max_batch)]
+    rows = [sample_row(pipeline, seed) for seed in range(pipeline.max_batch)]
 
     def encode() -> None:
         pipeline.text.cache.clear()
@@ -119,7 +119,8 @@ def _jobs(pipeline: Pipeline) -> Iterator[_Job]:
             yield _Job("decode", what, n, batches[-1], partial(decode, decoder, n), decoder)
 
 
-def _row(pipeline: Pipeline, seed: int) -> Row:
+def sample_row(pipeline: Any, seed: int) -> Any:
+    """A row of an engine at its model's defaults."""
     spec = pipeline.spec
     width, height = spec.default_size
     steps = spec.default_steps
@@ -136,8 +137,9 @@ def _row(pipeline: Pipeline, seed: int) -> Row:
     return pipeline.prepare(-1 - seed, request)
 
 
-def _one_picture(pipeline: Pipeline) -> None:
-    row = _row(pipeline, 0)
+def one_picture(pipeline: Any) -> None:
+    """From prompt to bytes by an engine's own verbs. Raises ModelError where nothing finite comes out."""
+    row = sample_row(pipeline, 0)
     pipeline.encode([row])
     while not row.finished:
         if pipeline.step([row]).failed:
@@ -146,7 +148,8 @@ def _one_picture(pipeline: Pipeline) -> None:
         encode_image(pictures[0], row.request)
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,0 +1,5 @@
+"""Muse in its open form, aMUSEd: a masked transformer over image tokens, behind the verbs of `pipelines.pipeline`.
+
+`sampling` is the rule of a step, `transformer` and `codec` the two networks, `pipeline.MusePipeline` the verbs,
+`loading.load` makes one.
+"""

@@ -1,0 +1,129 @@
+"""From a catalog row of the family "muse" to a pipeline on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UVit2DModel, VQModel
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from onestroke.errors import ModelError
+from onestroke.levers import Levers, resolved
+from onestroke.models import hub
+from onestroke.models.catalog import ModelSpec
+from onestroke.models.folders import SCHEDULER, components, names_in, read_json, weights_of
+from onestroke.pipelines.decoder import safe_dtype
+from onestroke.pipelines.layers import specialise
+from onestroke.pipelines.loading import TEXT_BUCKETS, power_buckets
+from onestroke.pipelines.memory import check_device_memory, check_memory
+from onestroke.pipelines.muse.codec import TokenCodec
+from onestroke.pipelines.muse.pipeline import MusePipeline
+from onestroke.pipelines.muse.sampling import Rule, rule_of
+from onestroke.pipelines.muse.transformer import MaskedTransformer
+from onestroke.pipelines.parts import explained, parameters, read_part
+from onestroke.pipelines.rows import Progress
+from onestroke.pipelines.text import TextEncoder
+
+KINDS = {"transformer": UVit2DModel, "text_encoder": CLIPTextModelWithProjection, "vqvae": VQModel}
+LEVERS = {
+    "compile": ("auto", "off"),
+    "graphs": ("auto", "off"),
+    "fuse": ("auto", "off"),
+    "encode_kv": ("auto", "off"),
+    "attention": ("auto",),
+    "decoder": ("auto", "full"),
+    "quantize": ("off",),
+}
+"""What may be asked of the levers: Muse runs as diffusers wrote it."""
+
+
+def load(
+    spec: ModelSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_batch: int,
+    levers: Levers,
+    progress: Progress,
+) -> MusePipeline:
+    """Load `spec` for `device` in `dtype`; `max_batch` is the most transformer rows in one step.
+
+    Raises ModelError when the model cannot be loaded, and says why; also for a lever that Muse does not have.
+    """
+    for name, values in LEVERS.items():
+        if (asked := getattr(levers, name)) not in values:
+            flag = "--" + name.replace("_", "-")
+            raise ModelError(f"{spec.name} has no {flag} {asked}: give {' or '.join(values)}")
+    levers = resolved(levers, device.type)
+    source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
+    with explained(spec.name, spec.source):
+        networks = _read(spec, source, dtype, progress)
+        rule = rule_of({**read_json(source / SCHEDULER), **dict(spec.scheduler)})
+        _check_fit(networks, rule)
+        tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", local_files_only=True)
+    check_device_memory(spec.name, networks.values(), device)
+    progress(f"moving {spec.name} to {device}", 1.0)
+    try:
+        pipeline = _assemble(spec, networks, tokenizer, rule, device, dtype, max_batch, levers)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{spec.name} does not fit into the memory of {device}") from error
+    progress(f"loaded {spec.name}", 1.0)
+    return pipeline
+
+
+def _read(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Progress) -> dict[str, Any]:
+    names, wanted = names_in(folder), components("muse")
+    files = [file for part in wanted for file in weights_of(names, part, spec.variant).files]
+    check_memory(spec.name, parameters(folder, files), dtype)
+    networks = {}
+    for done, part in enumerate(wanted):
+        progress(f"loading {spec.name}: {part}", done / len(wanted))
+        networks[part] = read_part(KINDS[part], folder, part, names, spec.variant, dtype)
+    return networks
+
+
+def _check_fit(networks: dict[str, Any], rule: Rule) -> None:
+    """Raise ModelError where transformer, VQ model and scheduler do not speak of the same tokens."""
+    transformer, vq = networks["transformer"].config, networks["vqvae"].config
+    if transformer.codebook_size != vq.num_vq_embeddings or not vq.lookup_from_codebook:
+        raise ModelError(
+            f"its VQ model (of {vq.num_vq_embeddings} tokens) does not read the {transformer.codebook_size} "
+            "tokens of its transformer"
+        )
+    if not transformer.codebook_size <= rule.mask < transformer.vocab_size:
+        raise ModelError(f"its scheduler's mask_token_id, {rule.mask}, is not its transformer's")
+
+
+def _assemble(
+    spec: ModelSpec,
+    networks: dict[str, Any],
+    tokenizer: Any,
+    rule: Rule,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_batch: int,
+    levers: Levers,
+) -> MusePipeline:
+    transformer, encoder = (networks[part].to(device).eval() for part in ("transformer", "text_encoder"))
+    for network in (transformer, encoder):
+        specialise(network)
+    memory_format = torch.channels_last if levers.channels_last == "on" else torch.contiguous_format
+    vq = networks["vqvae"].to(device, memory_format=memory_format).eval()
+    if (decode_dtype := safe_dtype(vq, dtype, device)) is not dtype:
+        vq = vq.to(decode_dtype)
+    text = TextEncoder(
+        [tokenizer],
+        [encoder],
+        reads=(-2,),
+        bucket=TEXT_BUCKETS.get(device.type, 4),
+        cache_bytes=levers.prompt_cache << 20,
+        project=lambda hidden: hidden,
+    )
+    return MusePipeline(
+        spec,
+        text,
+        MaskedTransformer(transformer, buckets=power_buckets(max_batch), device=device, dtype=dtype),
+        TokenCodec(vq),
+        rule,
+    )

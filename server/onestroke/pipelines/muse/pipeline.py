@@ -1,0 +1,231 @@
+"""Muse's verbs: prepare, encode, step and decode over rows of image tokens.
+
+The same seam as `pipelines.pipeline`: `prepare` may run on any thread, the others on the one that owns the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from onestroke.core import GenerationRequest
+from onestroke.errors import GenerationFailed, InvalidRequest, OnestrokeError
+from onestroke.models.catalog import ModelSpec
+from onestroke.pipelines.device import device_errors
+from onestroke.pipelines.images import Pixels
+from onestroke.pipelines.muse.codec import TokenCodec
+from onestroke.pipelines.muse.sampling import Draws, Rule, Step, steps_of, unmask
+from onestroke.pipelines.muse.transformer import MaskedTransformer
+from onestroke.pipelines.muse.warmup import warm_up
+from onestroke.pipelines.pipeline import check_request
+from onestroke.pipelines.rows import Progress, Timed
+from onestroke.pipelines.text import Embedding, TextEncoder, Tokens
+
+AESTHETIC_SCORE = 6
+"""The one that AmusedPipeline asks for."""
+
+
+@dataclass(slots=True, eq=False)
+class MuseRow:
+    """One picture on its way; `tokens` (h, w) are int64 on the device.
+
+    `share` says how much of it was masked at the start.
+    """
+
+    id: int
+    request: GenerationRequest
+    text: Tokens
+    negative_text: Tokens | None
+    steps: tuple[Step, ...]
+    draws: Draws
+    tokens: torch.Tensor
+    share: float = 1.0
+    step: int = 0
+    embedding: Embedding | None = None
+    negative: Embedding | None = None
+    error: OnestrokeError | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the prompt was longer than the text encoder reads."""
+        return self.text.truncated
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= len(self.steps)
+
+    @property
+    def conditions(self) -> tuple[int, ...]:
+        """Micro-conditioning; width goes before height here, as in the model's training."""
+        return (self.request.width, self.request.height, *self.request.crop, AESTHETIC_SCORE)
+
+
+class Stepped(NamedTuple):
+    """What a step did: rows that are ready to decode, and rows that failed (each with its `error` set)."""
+
+    finished: list[MuseRow]
+    failed: list[MuseRow]
+
+
+@contextmanager
+def undrawn_on_error(rows: Sequence[MuseRow]) -> Iterator[None]:
+    """A step that fails leaves its rows' draws as they were, so that it can be tried again with fewer rows."""
+    states = [row.draws.state for row in rows]
+    try:
+        yield
+    except Exception:
+        for row, state in zip(rows, states, strict=True):
+            row.draws.state = state
+        raise
+
+
+class MusePipeline:
+    """One aMUSEd model on one device. Made by `muse.loading.load`."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        text: TextEncoder,
+        transformer: MaskedTransformer,
+        codec: TokenCodec,
+        rule: Rule,
+    ) -> None:
+        self.spec = spec
+        self.text = text
+        self.transformer = transformer
+        self.codec = codec
+        self.rule = rule
+        self.device = transformer.device
+        self.dtype = transformer.dtype
+        self.threads = torch.get_num_threads()
+        self.decode_batch = 1
+
+    @property
+    def max_batch(self) -> int:
+        """The most transformer rows that one step takes; a guided row is two."""
+        return self.transformer.buckets[-1]
+
+    def prepare(self, row_id: int, request: GenerationRequest) -> MuseRow:
+        """A new row, all of it masked. Any thread.
+
+        Raises InvalidRequest naming the field that this model cannot serve.
+        """
+        check_request(request, self.spec)
+        if request.sampler not in self.spec.samplers:
+            raise InvalidRequest(
+                f"{self.spec.name} has no sampler {request.sampler!r}: give {', '.join(self.spec.samplers)}",
+                "sampler",
+            )
+        if request.timesteps is not None:
+            raise InvalidRequest(f"{self.spec.name} has steps and no timesteps", "timesteps")
+        if request.unet_rows > self.max_batch:
+            raise InvalidRequest("guidance needs a batch of at least two rows", "guidance_scale")
+        shape = (request.height // self.codec.scale, request.width // self.codec.scale)
+        return MuseRow(
+            id=row_id,
+            request=request,
+            text=self.text.tokenize(request.prompt),
+            negative_text=self.text.tokenize(request.negative_prompt or "") if request.guided else None,
+            steps=steps_of(self.rule, request.steps),
+            draws=Draws(request.seed),
+            tokens=torch.full(shape, self.rule.mask, device=self.device),
+        )
+
+    @torch.inference_mode()
+    def encode(self, rows: Sequence[MuseRow]) -> None:
+        """Give every row its embeddings, from the cache where its prompts are known."""
+        wanted = [text for row in rows for text in (row.text, row.negative_text) if text]
+        with device_errors(self.device):
+            found = self.text.encode(wanted)
+        for row in rows:
+            row.embedding = found[row.text.prompt]
+            row.negative = found[row.negative_text.prompt] if row.negative_text else None
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[MuseRow]) -> Stepped:
+        """Take every row one step further in one forward.
+
+        Rows may be at different steps of different step counts; they share the picture's size. A row whose logits
+        are not finite gets a GenerationFailed as its `error`; the others are unharmed. Raises ValueError when the
+        rows need more transformer rows than `max_batch`.
+        """
+        steps = [row.steps[row.step] for row in rows]
+        with device_errors(self.device), undrawn_on_error(rows):
+            logits = self._predict(rows, steps)
+            finite = torch.isfinite(logits.sum((1, 2, 3)))
+            tokens = unmask(
+                logits,
+                torch.stack([row.tokens for row in rows]),
+                steps,
+                [row.share for row in rows],
+                [row.draws for row in rows],
+                self.rule.mask,
+            )
+            good = finite.tolist()
+        result = Stepped([], [])
+        for row, after, fine in zip(rows, tokens, good, strict=True):
+            row.tokens = after
+            row.step += 1
+            if not fine:
+                row.error = GenerationFailed(f"the picture is not finite after step {row.step}")
+                result.failed.append(row)
+            elif row.finished:
+                result.finished.append(row)
+        return result
+
+    def _predict(self, rows: Sequence[MuseRow], steps: Sequence[Step]) -> torch.Tensor:
+        """The guided logits: u + s*(t - u); a row without guidance has u = t."""
+        source: list[MuseRow] = []
+        embeddings: list[Embedding] = []
+        without: list[int] = []
+        with_text: list[int] = []
+        scales: list[float] = []
+        for row, step in zip(rows, steps, strict=True):
+            assert row.embedding is not None, f"row {row.id} is stepped before it is encoded"
+            without.append(len(source))
+            if row.negative is not None:
+                source.append(row)
+                embeddings.append(row.negative)
+            with_text.append(len(source))
+            source.append(row)
+            embeddings.append(row.embedding)
+            scales.append(1 + step.guidance * (row.request.guidance_scale - 1))
+        logits = self.transformer(
+            [row.tokens for row in source], embeddings, [row.conditions for row in source]
+        )
+        base = logits[without]
+        guidance = torch.tensor(scales).view(-1, 1, 1, 1).to(self.device)
+        return base + guidance * (logits[with_text] - base)
+
+    @torch.inference_mode()
+    def decode(self, rows: Sequence[MuseRow]) -> Iterator[tuple[list[MuseRow], list[Pixels]]]:
+        """Pictures, (height, width, 3) uint8, in sub-batches of `decode_batch` or fewer, each once it is ready.
+
+        A row whose picture is not finite gets a GenerationFailed as its `error` and no picture.
+        """
+        waiting = list(rows)
+        while waiting:
+            n = self.decode_batch
+            while n > len(waiting):
+                n //= 2
+            batch, waiting = waiting[:n], waiting[n:]
+            with device_errors(self.device):
+                pixels, finite = self.codec.decode(torch.stack([row.tokens for row in batch]))
+            for row, good in zip(batch, finite, strict=True):
+                if not good:
+                    row.error = GenerationFailed("its picture is not finite")
+            drawn = [i for i, good in enumerate(finite) if good]
+            yield [batch[i] for i in drawn], [pixels[i] for i in drawn]
+
+    def warm_up(self, progress: Progress = lambda stage, fraction: None) -> list[Timed]:
+        """Run every verb in every bucket through the real path, and say what each took."""
+        with device_errors(self.device):
+            return warm_up(self, progress)
+
+    def notes(self) -> list[str]:
+        """What it runs in, for the log."""
+        return [f"{str(self.dtype).removeprefix('torch.')}, eager"]
