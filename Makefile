@@ -18,8 +18,8 @@ BUILD := $(if $(filter auto,$(TORCH)),$(if $(NVIDIA),cuda,cpu),$(TORCH))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-fast lint format types bench train browser wheel clean \
-  docker check-docker trial-docker trial-rolling haproxy promtool
+.PHONY: help install install-dev serve test test-fast lint format types bench bench-sdxl-cpu train browser \
+  wheel clean install-ray docker check-docker trial-docker trial-rolling haproxy promtool
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,8 +44,11 @@ format: install-dev  ## Format the code
 types: install-dev  ## Check types, strictly
 	$(BIN)/mypy
 
-bench: install-dev  ## Measure this machine: pipeline, HTTP, socket, typists, and a naive server beside it
+bench: install-dev  ## Measure this machine: pipeline, HTTP, socket, typists, peers beside it (under ten minutes)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-sdxl-cpu: install-dev  ## SDXL Turbo's exact shapes on this CPU against diffusers' call (9 GiB of memory)
+	$(BIN)/python -m benchmarks.sdxl_cpu $(ARGS)
 
 train: install-dev  ## Train the embedded model (ARGS="--minutes 60"; resumes, warm-starts)
 	$(BIN)/python -m training all $(ARGS)
@@ -113,6 +116,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed clients/python/pyproject.toml
 $(VENV)/.installed-deploy: $(VENV)/.installed-dev
 	$(PIP) -e ".[deploy]"
 	@touch $@
+
+install-ray: install-dev  ## Ray Serve, to be measured beside ours by `make bench`
+	@echo "installing Ray Serve: about 100 MB to download, 400 MB installed"
+	$(PIP) -e ".[ray-bench]"
 
 clean:  ## Remove what builds and tests leave (not .venv)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache server/*.egg-info

@@ -1,4 +1,4 @@
-"""How fast this machine draws: pipeline, HTTP, socket, people who type, and naive servers beside them.
+"""How fast this machine draws: pipeline, HTTP, socket, people who type, and other servers beside them.
 
 `python -m benchmarks` measures; the table is for people, the JSON under `results/` for everything else.
 `options` says what can be asked for, `suite` which part measures what, `peers` who runs beside us. The process

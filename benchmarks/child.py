@@ -3,9 +3,11 @@
     {"what": "time", "n": 8, "calls": 5, "stream": 3}    -> {"seconds": [...]}         one per call
     {"what": "repeat", "n": 1, "calls": 5, "stream": 4}  -> {"seconds": [...]}         the same prompts each time
     {"what": "stages", "n": 8, "calls": 5, "stream": 5}  -> {"seconds": {"text": [...], ...}}
+    {"what": "recipe", ..., "recipe": [4, 0.0, "euler"]} -> like "time", with other steps, guidance and sampler
     {"what": "roofline", "batches": [1, 8]}              -> see roofline.measure
 
-It first says what it is: {"device", "dtype", "threads", "model", "weights"}. What libraries print goes to stderr.
+It first says what it is: {"device", "dtype", "threads", "model", "weights", "sdxl_turbo"}, the last whether it does
+SDXL Turbo's very work. What libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from typing import Any
 
 from benchmarks import targets
 from benchmarks.machine import weights_digest
-from benchmarks.options import ModelOptions
+from benchmarks.options import RANDOM, ModelOptions
 from benchmarks.prompts import Prompts
+from benchmarks.published import is_sdxl_turbo
+from onestroke.models.catalog import ModelSpec
 
 
 def main() -> None:
     start: dict[str, Any] = json.loads(sys.argv[1])
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    target = targets.make(start["target"], ModelOptions(**start["options"]))
+    target = targets.make(start["target"], ModelOptions(**start["options"]), start["compile_mode"])
     target.warm_up(start["batches"], Prompts(start["seed"], start["stream"]).take)
     spec = target.spec
     hello = {
@@ -35,12 +39,20 @@ def main() -> None:
         "dtype": target.dtype,
         "threads": target.threads,
         "model": spec.name,
-        "weights": weights_digest(Path(spec.source)) if spec.is_local else "of the hub",
+        "weights": weights_of(start["options"]["model"], spec),
+        "sdxl_turbo": is_sdxl_turbo(target.unet_config, spec.default_size, spec.default_steps),
     }
     print(json.dumps(hello), file=replies)
     for line in sys.stdin:
         command: dict[str, Any] = json.loads(line)
         print(json.dumps(answer(target, start["seed"], command)), file=replies)
+
+
+def weights_of(model: str, spec: ModelSpec) -> str:
+    """A few letters that tell weights from others."""
+    if model.startswith(RANDOM):
+        return "random"
+    return weights_digest(Path(spec.source)) if spec.is_local else spec.revision or "of the hub"
 
 
 def answer(target: Any, seed: int, command: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +64,9 @@ def answer(target: Any, seed: int, command: dict[str, Any]) -> dict[str, Any]:
     match command["what"]:
         case "time":
             return {"seconds": [timed(target, prompts.take(n)) for _ in range(calls)]}
+        case "recipe":
+            with target.sampled(*command["recipe"]):
+                return answer(target, seed, {**command, "what": "time"})
         case "repeat":
             same = prompts.take(n)
             target.draw(same)

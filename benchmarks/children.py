@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from threading import Thread
 from typing import IO, Any
+
+import psutil
 
 from benchmarks.machine import ROOT
 from benchmarks.options import ModelOptions
@@ -58,23 +60,35 @@ def spawn(command: Sequence[str], **kwargs: Any) -> subprocess.Popen[str]:
     )
 
 
-def signal_group(process: subprocess.Popen[str], number: int) -> None:
-    """To the process and all that it started."""
+def signal_family(process: subprocess.Popen[str], number: int) -> list[psutil.Process]:
+    """To the process and all that it started, also into groups of their own; returns these others."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+    with contextlib.suppress(psutil.Error):
+        others: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+        _signal(others, number)
+        return others
+    return []
+
+
+def _signal(processes: Iterable[psutil.Process], number: int) -> None:
+    for each in processes:
+        with contextlib.suppress(psutil.Error):
+            each.send_signal(number)
 
 
 def end(process: subprocess.Popen[str]) -> None:
     """Ask it to leave, then insist; what it leaves behind goes with it."""
-    signal_group(process, signal.SIGCONT)
+    others = signal_family(process, signal.SIGCONT)
     if process.poll() is None:
         process.terminate()
         try:
             process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            signal_group(process, signal.SIGKILL)
+            others += signal_family(process, signal.SIGKILL)
             process.wait()
-    signal_group(process, signal.SIGKILL)
+    signal_family(process, signal.SIGKILL)
+    _signal(others, signal.SIGKILL)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream:
             with contextlib.suppress(OSError):
@@ -94,6 +108,7 @@ class Child:
         self.threads: int = hello["threads"]
         self.model: str = hello["model"]
         self.weights: str = hello["weights"]
+        self.sdxl_turbo: bool = hello["sdxl_turbo"]
 
     def ask(self, what: str, **arguments: Any) -> Any:
         assert self._process.stdin
@@ -113,12 +128,17 @@ class Child:
 
 @contextlib.contextmanager
 def child(
-    target: str, options: ModelOptions, *, seed: int, stream: int, batches: Sequence[int]
+    target: str, options: ModelOptions, *, seed: int, stream: int, batches: Sequence[int], compile_mode: str
 ) -> Iterator[Child]:
     """A warm child for the block. Raises ChildFailed."""
     start = {
-        "target": target, "options": asdict(options), "seed": seed, "stream": stream, "batches": list(batches)
-    }  # fmt: skip
+        "target": target,
+        "options": asdict(options),
+        "seed": seed,
+        "stream": stream,
+        "batches": list(batches),
+        "compile_mode": compile_mode,
+    }
     process = spawn(
         [sys.executable, "-m", "benchmarks.child", json.dumps(start)],
         stdin=subprocess.PIPE,

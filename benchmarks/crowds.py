@@ -10,15 +10,16 @@ from collections import defaultdict
 from dataclasses import asdict
 
 from benchmarks.children import ChildFailed, Tail, end, spawn
-from benchmarks.peers import servers
 from benchmarks.serving import NAIVE, OURS, Running
 from benchmarks.session import Session, say
 from benchmarks.statistics import TypistFigures, median, typist_figures
 from benchmarks.typists import Crowd, Outcome, parse
 from benchmarks.wire import Http
 
-WARM_UP = 2.0
+WARM_UP = 1.5
 """Seconds of typing before a window."""
+MOST_IN_TURN = 16
+"""Typists who send every key to a server that answers in turn: more leave a backlog of many minutes."""
 
 FIGURES = {
     "images_per_s": ("images_per_s", 1, "images/s"),
@@ -40,19 +41,17 @@ def measure(session: Session) -> None:
     if "typists" in options:
         ours = session.server(OURS)
         jobs += [(ours, "latest"), (ours, "open")]
-    jobs += [(session.server(server), "latest") for server in servers() if server.name in options]
+    jobs += [(session.server(server), "latest") for server in session.peers]
     found: dict[str, list[TypistFigures]] = defaultdict(list)
     for n in options.typists:
         for repeat in range(options.repeats):
             for running, kind in jobs:
                 found[prefix(running, kind, n)].append(window(session, running, kind, n, repeat))
-    if NAIVE.name in options:
+    if NAIVE in session.peers:
         # Last, because its backlog outlives the window: it answers everybody in turn, however late.
         naive = session.server(NAIVE)
-        for n in options.typists:
+        for n in [n for n in options.typists if n <= MOST_IN_TURN]:
             found[prefix(naive, "open", n)].append(window(session, naive, "open", n, 0))
-            if n != options.typists[-1]:
-                asyncio.run(_settle(naive, session.prompts().prompt()))
     for name, figures in found.items():
         for row, (field, factor, unit) in FIGURES.items():
             session.report.add(
@@ -68,8 +67,23 @@ def prefix(running: Running, kind: str, typists: int) -> str:
 
 def window(session: Session, running: Running, kind: str, typists: int, repeat: int) -> TypistFigures:
     """One window of `typists` people, in the same rhythm for every server."""
+    with running.awake():
+        if running.server.transport == "post":
+            asyncio.run(_settle(running, session.prompts().prompt()))
+        outcome = watch(crowd_of(session, running, kind, typists, repeat))
+    figures = typist_figures(outcome.typists, outcome.start, outcome.end)
+    say(
+        f"{prefix(running, kind, typists)}: {figures.images_per_s:.1f} images/s, prompt age p95 "
+        f"{1000 * figures.prompt_age_p95:.0f} ms, fairness {figures.fairness:.2f}, {outcome.errors} errors, "
+        f"client {100 * outcome.client_cpu:.0f}% of a core"
+    )
+    return figures
+
+
+def crowd_of(session: Session, running: Running, kind: str, typists: int, repeat: int) -> Crowd:
+    """Of people with prompts of their own."""
     options = session.options
-    crowd = Crowd(
+    return Crowd(
         url=running.url,
         transport=running.server.transport,
         path=running.server.path,
@@ -82,15 +96,6 @@ def window(session: Session, running: Running, kind: str, typists: int, repeat: 
         stream=session.streams(typists),
         timing_seed=repeat,
     )
-    with running.awake():
-        outcome = watch(crowd)
-    figures = typist_figures(outcome.typists, outcome.start, outcome.end)
-    say(
-        f"{prefix(running, kind, typists)}: {figures.images_per_s:.1f} images/s, prompt age p95 "
-        f"{1000 * figures.prompt_age_p95:.0f} ms, fairness {figures.fairness:.2f}, {outcome.errors} errors, "
-        f"client {100 * outcome.client_cpu:.0f}% of a core"
-    )
-    return figures
 
 
 def watch(crowd: Crowd) -> Outcome:
@@ -111,7 +116,6 @@ def watch(crowd: Crowd) -> Outcome:
 
 
 async def _settle(running: Running, prompt: str) -> None:
-    """Returns once a first-in-first-out server has worked off what it took in."""
-    with running.awake():
-        async with Http(running.url) as http:
-            await http.post(running.server.path, {"prompt": prompt})
+    """Returns once a first-in-first-out server has worked off what its last crowd left behind."""
+    async with Http(running.url) as http:
+        await http.post(running.server.path, {"prompt": prompt})

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks import latency
-from benchmarks.peers import servers
+from benchmarks.options import Decoder, Options
 from benchmarks.serving import OURS
 from benchmarks.session import Session, say
 from benchmarks.statistics import median, percentile
@@ -30,19 +31,29 @@ class Block:
 
 def measure(session: Session) -> None:
     """Rows of pipelines, HTTP, socket, and what each adds to the bare pipeline."""
+    options, report = session.options, session.report
     blocks = [*_pipelines(session), *_wires(session)]
-    found = take_turns(blocks, session.options.rounds, session.options.block_seconds)
+    found = take_turns(blocks, options.rounds, options.block_seconds)
     for block in blocks:
         seconds = found[block.name]
-        percents = (50, 95, 99) if block.name in ("http.b1", "socket.b1") else (50,)
-        for percent in percents:
-            session.report.add(f"{block.name}.p{percent}_ms", 1000 * percentile(seconds, percent), "ms")
+        for percent in (50, 95, 99) if block.name.startswith(("http", "socket")) else (50,):
+            report.add(f"{block.name}.p{percent}_ms", 1000 * percentile(seconds, percent), "ms")
         if block.n > 1:
-            session.report.add(f"{block.name}.images_per_s", block.n / median(seconds), "images/s")
-    for wire in ("http", "socket"):
-        session.report.difference(f"overhead.{wire}.p50_ms", f"{wire}.b1.p50_ms", "pipeline.b1.p50_ms")
-    if "pipeline" in session.options:
-        _stages(session)
+            report.add(f"{block.name}.images_per_s", block.n / median(seconds), "images/s")
+    for word in (decoder.word for decoder in options.decoders):
+        for wire in ("http", "socket"):
+            ours, bare = f"{wire}{word}.b1.p50_ms", f"pipeline{word}.b1.p50_ms"
+            report.difference(f"overhead.{wire}{word}.p50_ms", ours, bare)
+        rates = [block.n / median(found[block.name]) for block in blocks if _is_ours(block, word)]
+        if len(rates) > 1:
+            report.add(f"pipeline{word}.images_per_s", max(rates), "images/s")
+    if "pipeline" in options:
+        for decoder in options.decoders:
+            _stages(session, decoder)
+
+
+def _is_ours(block: Block, word: str) -> bool:
+    return block.name == f"pipeline{word}.b{block.n}"
 
 
 def take_turns(blocks: list[Block], rounds: int, seconds: float) -> dict[str, list[float]]:
@@ -62,59 +73,63 @@ def take_turns(blocks: list[Block], rounds: int, seconds: float) -> dict[str, li
 
 
 def _pipelines(session: Session) -> list[Block]:
-    def block(name: str, target: str, n: int, what: str = "time") -> Block:
-        child = session.child(target)
+    def block(name: str, target: str, n: int, decoder: Decoder, what: str = "time") -> Block:
+        child = session.child(target, decoder)
         return Block(
-            name, n, lambda calls: child.ask(what, n=n, calls=calls, stream=session.streams())["seconds"]
+            f"{name}.b{n}",
+            n,
+            lambda calls: child.ask(what, n=n, calls=calls, stream=session.streams())["seconds"],
         )
 
-    if "pipeline" not in session.options:
-        return [block("pipeline.b1", "ours", 1)]
-    return [
-        *(block(f"pipeline.b{n}", "ours", n) for n in session.options.batches),
-        *(block(f"peer.diffusers_eager.b{n}", "diffusers_eager", n) for n in session.options.batches),
-        block("cache_hit.pipeline.b1", "ours", 1, "repeat"),
-    ]
+    options, blocks = session.options, []
+    for decoder in options.decoders:
+        ours = f"pipeline{decoder.word}"
+        if "pipeline" not in options:
+            blocks.append(block(ours, "ours", 1, decoder))
+        else:
+            blocks += [block(ours, "ours", n, decoder) for n in options.batches]
+            blocks += [_peer(block, "diffusers_eager", n, decoder, options) for n in options.batches]
+        if "compiled" in options:
+            blocks += [_peer(block, "diffusers_compiled", n, decoder, options) for n in options.ends]
+    if "pipeline" in options:
+        blocks.append(block(f"cache_hit.pipeline{options.main.word}", "ours", 1, options.main, "repeat"))
+    return blocks
+
+
+def _peer(block: Callable[..., Block], name: str, n: int, decoder: Decoder, options: Options) -> Block:
+    word = "" if decoder == options.main else decoder.word
+    return block(f"peer.{name}{word}", name, n, decoder)
 
 
 def _wires(session: Session) -> list[Block]:
     options = session.options
-    prompts = session.prompts()
+    prompts, same = session.prompts(), session.prompts().prompt()
+    fresh: Callable[[], str] = prompts.prompt
     blocks = []
-    if "http" in options or "socket" in options:
-        ours, same = session.server(OURS), session.prompts().prompt()
+    for decoder in options.decoders:
+        for name, call in (("http", latency.http_get), ("socket", latency.stream)):
+            if name in options:
+                run = partial(call, session.server(OURS, decoder), fresh)
+                blocks.append(Block(f"{name}{decoder.word}.b1", 1, run, weight=2))
     if "http" in options:
-        blocks += [
-            Block("http.b1", 1, lambda calls: latency.http_get(ours, prompts.prompt, calls), weight=2),
-            Block("cache_hit.http.b1", 1, lambda calls: latency.http_get(ours, lambda: same, calls)),
-        ]
-    if "socket" in options:
-        ours_too = session.server(OURS)
-        blocks.append(
-            Block("socket.b1", 1, lambda calls: latency.stream(ours_too, prompts.prompt, calls), weight=2)
-        )
-    for server in servers():
-        if server.name in options:
-            peer = session.server(server)
-            blocks.append(
-                Block(
-                    f"{server.name}.http.b1",
-                    1,
-                    lambda calls, peer=peer: latency.http_post(peer, prompts.prompt, calls),  # type: ignore[misc]
-                )
-            )
+        run = partial(latency.http_get, session.server(OURS), lambda: same)
+        blocks.append(Block(f"cache_hit.http{options.main.word}.b1", 1, run))
+    for server in session.peers:
+        run = partial(latency.http_post, session.server(server), fresh)
+        blocks.append(Block(f"{server.name}.http.b1", 1, run))
     return blocks
 
 
-def _stages(session: Session) -> None:
-    """Where one batch's time goes in ours, for the smallest and the largest batch."""
-    batches = session.options.batches
-    child = session.child("ours")
-    for n in sorted({batches[0], batches[-1]}):
+def _stages(session: Session, decoder: Decoder) -> None:
+    """Where one batch's time goes in ours; of the decoders that are not the main one only decoding."""
+    options, child = session.options, session.child("ours", decoder)
+    for n in options.ends:
         pooled: dict[str, list[float]] = defaultdict(list)
-        for _ in range(session.options.rounds):
+        for _ in range(options.rounds):
             found = child.ask("stages", n=n, calls=MIN_CALLS, stream=session.streams())["seconds"]
             for stage, seconds in found.items():
                 pooled[stage] += seconds
         for stage, seconds in pooled.items():
-            session.report.add(f"stage.{stage}.b{n}.p50_ms", 1000 * median(seconds), "ms")
+            name = f"decode_{decoder.name}" if stage == "decode" and decoder.name else stage
+            if stage == "decode" or decoder == options.main:
+                session.report.add(f"stage.{name}.b{n}.p50_ms", 1000 * median(seconds), "ms")

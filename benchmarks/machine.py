@@ -21,14 +21,28 @@ def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
         model = found[1].strip()
-    return f"{model}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    return f"{model}, {cores_here()} cores"
+
+
+def cores_here() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpu_name() -> str | None:
     """The first NVIDIA card, None where there is none."""
+    return _nvidia("name")
+
+
+def driver_of(device: str) -> str:
+    """The version of the card's driver; empty where `device` is no NVIDIA card."""
+    return (_nvidia("driver_version") if device.startswith("cuda") else None) or ""
+
+
+def _nvidia(field: str) -> str | None:
     try:
         out = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"],
             capture_output=True, text=True, timeout=20, check=True,
         ).stdout  # fmt: skip
     except (OSError, subprocess.SubprocessError):
@@ -64,11 +78,13 @@ def torch_version() -> str:
     return version("torch")
 
 
-def weights_digest(folder: Path) -> str:
-    """Eight hex digits over all safetensors of a model folder: tells one set of weights from another."""
+def weights_digest(model: Path) -> str:
+    """Eight hex digits over all safetensors of a model's folder, or its file: tells weights from others."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(path.read_bytes())
+    for path in sorted(model.rglob("*.safetensors")) if model.is_dir() else [model]:
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
     return digest.hexdigest()[:8]
 
 

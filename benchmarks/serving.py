@@ -12,13 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks.children import ChildFailed, Tail, end, signal_group, spawn
+from benchmarks.children import ChildFailed, Tail, end, signal_family, spawn
 from benchmarks.options import ModelOptions
+from onestroke.models.catalog import CATALOG
+from onestroke.models.choosing import choose
 
-START_TIMEOUT = 180.0
+START_TIMEOUT = 300.0
 _POLL = 0.02
 
 
@@ -63,7 +65,7 @@ class Running:
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
         """It runs for the block, and is frozen between blocks."""
-        signal_group(self.process, signal.SIGCONT)
+        signal_family(self.process, signal.SIGCONT)
         try:
             yield
         finally:
@@ -71,13 +73,17 @@ class Running:
 
     def freeze(self) -> None:
         if self.server.freezes:
-            signal_group(self.process, signal.SIGSTOP)
+            signal_family(self.process, signal.SIGSTOP)
 
 
 def _ours(port: int, options: ModelOptions) -> list[str]:
-    flags = [part for name, value in asdict(options).items() for part in (f"--{name}", str(value))]
+    """A catalog model is served by its own recipe, which changes nothing but that 50 steps are allowed."""
+    row = choose(options.model).spec.name
+    if row in CATALOG:
+        options = replace(options, model=row)
+    recipe = ["--recipe", row] if row in CATALOG else []
     program = Path(sys.executable).with_name("onestroke")
-    return [str(program), "serve", "--port", str(port), "--log-level", "warning", *flags]
+    return [str(program), "serve", "--port", str(port), "--log-level", "warning", *options.flags, *recipe]
 
 
 def module(name: str) -> Callable[[int, ModelOptions], list[str]]:

@@ -1,4 +1,4 @@
-"""The parts of a run in their order, and the rows that compare them."""
+"""The parts of a run in their order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 
 import psutil
 
-from benchmarks import crowds, latencies
+from benchmarks import crowds, latencies, mixed, published, systems
+from benchmarks.compare import add_ratios
 from benchmarks.options import Options
 from benchmarks.results import Report
 from benchmarks.session import Session, say
@@ -16,22 +17,25 @@ LOUD = 0.03
 """Share of the machine in others' use from which on a run counts as disturbed."""
 
 
-def measure(options: Options, command: str) -> Report:
-    """Everything that `options` ask for. Raises ChildFailed when a process does not do its part.
+SINGLE = ("pipeline", "compiled", "http", "socket", "naive", "litserve", "ray")
+CROWDS = ("typists", "naive", "litserve", "ray")
 
-    All ratios are above 1 where ours is better. `ratio.typists.N` gives every server latest-wins clients;
-    `ratio.typists.open_loop.N` sends ours every key, as its own page does, and the peer still gets latest-wins
-    clients: each server with the clients that suit it.
-    """
+
+def measure(options: Options, command: str) -> Report:
+    """Everything that `options` ask for. Raises ChildFailed when a process does not do its part."""
     began, others = time.monotonic(), busy_of_others()
     with Session(options, command) as session:
-        if any(part in options for part in ("pipeline", "http", "socket", "naive", "litserve")):
-            latencies.measure(session)
-        if any(part in options for part in ("typists", "naive", "litserve")):
-            crowds.measure(session)
-        if "roofline" in options:
-            _roofline(session)
-        _compare(session.report, options)
+        options = session.options
+        for run, parts in (
+            (latencies.measure, SINGLE),
+            (crowds.measure, CROWDS),
+            (mixed.measure, ("mixed",)),
+            (systems.measure, ("systems",)),
+            (_roofline, ("roofline",)),
+        ):
+            if any(part in options for part in parts):
+                run(session)
+        add_ratios(session.report)
         seconds = time.monotonic() - began
         disturbed = max(0.0, busy_of_others() - others) / seconds / (psutil.cpu_count() or 1)
         session.report.add("machine.others_share", disturbed, "share")
@@ -59,40 +63,36 @@ def busy_of_others() -> float:
 
 def _roofline(session: Session) -> None:
     """Measured rates, GFLOP and roofline time of one picture, and the share of it that ours reaches."""
-    if session.child("ours").device != "cpu":
-        say("no roofline: the rates of a processor say nothing about another device")
-        return
     say("roofline")
-    report, batches = session.report, session.options.batches
-    found = session.child("ours").ask(
-        "roofline", batches=sorted({batches[0], batches[-1]}), stream=session.streams()
-    )
-    rates = found["rates"]
+    options, report = session.options, session.report
+    target = "ours" if session.child("ours").device == "cpu" else "diffusers_eager"
+    for decoder in options.decoders:
+        child = session.child(target, decoder)
+        found = child.ask("roofline", batches=options.ends, stream=session.streams())
+        if decoder == options.decoders[0]:
+            add_rates(report, found["rates"])
+        for n, stages in found["work"].items():
+            add_work(report, f"roofline{decoder.word}.b{n}", f"pipeline{decoder.word}.b{n}", int(n), stages)
+        # The published figure is of the model's own, full decoder.
+        if child.sdxl_turbo and decoder.name != "tiny":
+            one = found["work"][str(options.ends[0])].values()
+            here, a100 = (sum(stage[name] for stage in one) for name in ("seconds", "a100_seconds"))
+            published.add(report, here, a100)
+
+
+def add_rates(report: Report, rates: dict[str, float]) -> None:
     for name in ("gemm", "conv"):
-        report.add(f"roofline.cpu.{name}_gflops", rates[name] / 1e9, "GFLOP/s")
+        report.add(f"roofline.rate.{name}_gflops", rates[name] / 1e9, "GFLOP/s")
     for name in ("copy_cache", "copy_memory"):
-        report.add(f"roofline.cpu.{name}_gbs", rates[name] / 1e9, "GB/s")
-    for n, stages in found["work"].items():
-        whole = 0.0
-        for stage, work in stages.items():
-            report.add(f"roofline.cpu.b{n}.{stage}.gflop", work["flop"] / 1e9 / int(n), "GFLOP")
-            report.add(f"roofline.cpu.b{n}.{stage}.ms", 1000 * work["seconds"] / int(n), "ms")
-            whole += work["seconds"]
-        report.add(f"roofline.cpu.b{n}.ms", 1000 * whole / int(n), "ms")
-        if reached := report.get(f"pipeline.b{n}.p50_ms"):
-            report.add(f"roofline.cpu.b{n}.reached_percent", 100 * 1000 * whole / reached, "%")
+        if rates[name]:
+            report.add(f"roofline.rate.{name}_gbs", rates[name] / 1e9, "GB/s")
 
 
-def _compare(report: Report, options: Options) -> None:
-    b, n = options.batches[-1], options.typists[-1]
-    report.ratio("ratio.pipeline.b1.p50", "peer.diffusers_eager.b1.p50_ms", "pipeline.b1.p50_ms")
-    rate = f"b{b}.images_per_s"
-    report.ratio(f"ratio.pipeline.{rate}", f"pipeline.{rate}", f"peer.diffusers_eager.{rate}")
-    report.ratio("ratio.http.b1.p50", "naive.http.b1.p50_ms", "http.b1.p50_ms")
-    for peer, name in (("naive", "ratio"), ("litserve", "ratio.litserve")):
-        theirs = f"{peer}.typists.{n}"
-        for crowd in (f"typists.{n}", f"typists.open_loop.{n}"):
-            report.ratio(f"{name}.{crowd}.images_per_s", f"{crowd}.images_per_s", f"{theirs}.images_per_s")
-            report.ratio(
-                f"{name}.{crowd}.prompt_age_p95", f"{theirs}.prompt_age_p95_ms", f"{crowd}.prompt_age_p95_ms"
-            )
+def add_work(report: Report, name: str, pipeline: str, n: int, stages: dict[str, dict[str, float]]) -> None:
+    for stage, work in stages.items():
+        report.add(f"{name}.{stage}.gflop", work["flop"] / 1e9 / n, "GFLOP")
+        report.add(f"{name}.{stage}.ms", 1000 * work["seconds"] / n, "ms")
+    whole = sum(work["seconds"] for work in stages.values())
+    report.add(f"{name}_ms", 1000 * whole / n, "ms")
+    if reached := report.get(f"{pipeline}.p50_ms"):
+        report.add(f"{name}.reached_percent", 100 * 1000 * whole / reached, "%")

@@ -6,18 +6,23 @@ torch is imported here and in what this imports alone; `child` runs it in a proc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol, Self
 
 import torch
 
-from benchmarks.options import ModelOptions
-from benchmarks.peers.diffusers_call import DiffusersCall
+from benchmarks.options import COMPILE_MODES, ModelOptions
+from benchmarks.peers.diffusers_call import CompiledCall, DiffusersCall
+from benchmarks.roofline import Op, Recorder, synchronize
+from benchmarks.weights import parts_of, spec_of
 from onestroke.core import GenerationRequest
+from onestroke.levers import Levers
 from onestroke.models.catalog import ModelSpec
-from onestroke.models.choosing import choose
 from onestroke.pipelines.images import encode_image
-from onestroke.pipelines.loading import load
+from onestroke.pipelines.loading import load, pick_device, pick_dtype
+from onestroke.pipelines.parts import Parts
 
 STAGES = ("text", "unet", "decode", "encode")
 
@@ -27,6 +32,8 @@ class Target(Protocol):
     device: str
     dtype: str
     threads: int
+    torch_dtype: torch.dtype
+    unet_config: Mapping[str, Any]
 
     def draw(self, prompts: Sequence[str]) -> list[bytes]:
         """Finished pictures of one batch."""
@@ -34,17 +41,42 @@ class Target(Protocol):
 
     def warm_up(self, batches: Sequence[int], prompts: Callable[[int], list[str]]) -> None: ...
 
+    def count(self, prompts: Sequence[str]) -> dict[str, list[Op]]:
+        """The operators with arithmetic that drawing one batch runs, by stage (see `roofline`)."""
+        ...
+
 
 class Ours:
     """The pipeline as the server's worker runs it, warmed up by the same call, without worker and server."""
 
     def __init__(self, options: ModelOptions) -> None:
-        self.spec = choose(options.model).spec
+        self.spec = spec_of(options)
+        where = pick_device(options.device)
+        dtype = pick_dtype(self.spec.dtype if options.dtype == "auto" else options.dtype, where)
+        self._take(options, parts_of(options, dtype))
+
+    @classmethod
+    def of(cls, options: ModelOptions, parts: Parts) -> Self:
+        """Over parts in memory, which are used up."""
+        target = cls.__new__(cls)
+        target.spec = spec_of(options)
+        target._take(options, parts)
+        return target
+
+    def _take(self, options: ModelOptions, parts: Parts) -> None:
         self.pipeline = load(
-            self.spec, device=options.device, dtype=options.dtype, threads=options.threads or None
+            self.spec,
+            device=options.device,
+            dtype=options.dtype,
+            threads=options.threads or None,
+            max_batch=options.max_batch,
+            levers=levers_of(options.levers),
+            parts=parts,
         )
         self.device = str(self.pipeline.device)
-        self.dtype = str(self.pipeline.dtype).removeprefix("torch.")
+        self.torch_dtype = self.pipeline.dtype
+        self.unet_config = self.pipeline.denoiser.unet.config
+        self.dtype = str(self.torch_dtype).removeprefix("torch.")
         self.threads = self.pipeline.threads
         self._drawn = 0
 
@@ -63,6 +95,18 @@ class Ours:
             for row, pixels in zip(part, pictures, strict=True)
         ]
 
+    @contextmanager
+    def sampled(self, steps: int, guidance: float, sampler: str) -> Iterator[None]:
+        """Other steps, guidance and sampler for the block."""
+        own = self.spec
+        self.spec = self.pipeline.spec = replace(
+            own, default_steps=steps, max_steps=steps, guidance_scale=guidance, sampler=sampler, timesteps=()
+        )
+        try:
+            yield
+        finally:
+            self.spec = self.pipeline.spec = own
+
     def stages(self, prompts: Sequence[str]) -> dict[str, float]:
         """Seconds of each stage for one batch: text = tokens, noise and text encoders; encode = JPEG."""
         marks = [self._mark()]
@@ -78,9 +122,19 @@ class Ours:
         marks.append(self._mark())
         return {name: marks[i + 1] - marks[i] for i, name in enumerate(STAGES)}
 
+    def count(self, prompts: Sequence[str]) -> dict[str, list[Op]]:
+        rows = self._rows(prompts)
+        recorder = Recorder("text")
+        with recorder:
+            self.pipeline.encode(rows)
+            recorder.stage = "unet"
+            self._step(rows)
+            recorder.stage = "decode"
+            list(self.pipeline.decode(rows))
+        return recorder.stages
+
     def _mark(self) -> float:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
+        synchronize(self.pipeline.device)
         return time.perf_counter()
 
     def _rows(self, prompts: Sequence[str]) -> list[Any]:
@@ -108,7 +162,19 @@ class Ours:
                 raise RuntimeError(f"a picture failed: {failed[0].error}")
 
 
-def make(name: str, options: ModelOptions) -> Target:
-    """`ours` or `diffusers_eager`. Raises KeyError for another name."""
-    makers: dict[str, Callable[[ModelOptions], Target]] = {"ours": Ours, "diffusers_eager": DiffusersCall}
-    return makers[name](options)
+def levers_of(asked: Mapping[str, str]) -> Levers:
+    """As `onestroke serve` takes them, values not checked."""
+    values: dict[str, Any] = {**asked}
+    if "prompt_cache" in values:
+        values["prompt_cache"] = int(values["prompt_cache"])
+    return Levers(**values)
+
+
+def make(name: str, options: ModelOptions, compile_mode: str = COMPILE_MODES[0]) -> Target:
+    """`ours`, `diffusers_eager` or `diffusers_compiled`. Raises KeyError for another name."""
+    makers: dict[str, Callable[[], Target]] = {
+        "ours": lambda: Ours(options),
+        "diffusers_eager": lambda: DiffusersCall(options),
+        "diffusers_compiled": lambda: CompiledCall(options, compile_mode),
+    }
+    return makers[name]()

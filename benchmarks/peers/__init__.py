@@ -13,8 +13,17 @@ from benchmarks.serving import NAIVE, Server, module
 LITSERVE = Server(
     "litserve", module("benchmarks.peers.litserve"), "/health", "/health", transport="post", path="/generate"
 )
+RAY = Server(
+    "ray", module("benchmarks.peers.ray_serve"), "/generate", "/generate", transport="post", path="/generate"
+)
+SERVERS = {
+    NAIVE: "",
+    LITSERVE: "make install-dev",
+    RAY: "make install-ray (400 MB; it takes 3 GB of memory)",
+}
+"""Every server that can run beside ours, and how to get it."""
 
 
-def servers() -> tuple[Server, ...]:
-    """Every server that can run here beside ours."""
-    return (NAIVE, LITSERVE) if find_spec("litserve") else (NAIVE,)
+def missing(server: Server) -> bool:
+    """Whether what it is made of is not installed here."""
+    return server is not NAIVE and find_spec(server.name) is None

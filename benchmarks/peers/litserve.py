@@ -10,24 +10,23 @@ import json
 import sys
 from typing import Any
 
-import litserve  # type: ignore[import-untyped]
+import litserve
 from fastapi.responses import Response
 
 from benchmarks.options import ModelOptions
 from benchmarks.peers.diffusers_call import DiffusersCall
 
-MAX_BATCH = 8
 BATCH_TIMEOUT = 0.005
 
 
 class Api(litserve.LitAPI):  # type: ignore[misc]
     def __init__(self, options: ModelOptions) -> None:
-        super().__init__(max_batch_size=MAX_BATCH, batch_timeout=BATCH_TIMEOUT, api_path="/generate")
+        super().__init__(max_batch_size=options.max_batch, batch_timeout=BATCH_TIMEOUT, api_path="/generate")
         self._options = options
 
     def setup(self, device: str) -> None:
         self.call = DiffusersCall(self._options)
-        self.call.warm_up(range(1, MAX_BATCH + 1), lambda n: ["warming up"] * n)
+        self.call.warm_up(range(1, self._options.max_batch + 1), lambda n: ["warming up"] * n)
 
     def decode_request(self, request: dict[str, str]) -> str:
         return request["prompt"]

@@ -47,13 +47,15 @@ def load(
     threads: int | None = None,
     max_batch: int = 8,
     levers: Levers = AUTO,
+    parts: Parts | None = None,
     progress: Progress = lambda stage, fraction: None,
 ) -> Pipeline | MusePipeline:
     """Load `spec` for `device` (auto, cpu, cuda, mps) in `dtype` (auto, float32, float16, bfloat16).
 
     `levers` are the switches of `onestroke.levers`; compiling and recording wait for the warm-up. `threads` is
     torch's thread count for the whole process, None for its default. `max_batch` is the most UNet rows in one
-    step. Raises ModelError when the model cannot be loaded, and says why.
+    step. `parts` in memory are taken, and used up, instead of reading those of `spec`. Raises ModelError when the
+    model cannot be loaded, and says why.
     """
     if max_batch < 1:
         raise ModelError(f"max_batch must be at least 1, not {max_batch}")
@@ -65,12 +67,16 @@ def load(
         torch.cuda.set_device(where)
         torch.backends.cudnn.benchmark = True
     progress(f"loading {spec.name}", 0.0)
+<<<<<<< HEAD
     if spec.family == "muse":
         from onestroke.pipelines.muse.loading import load as load_muse  # late: the others need none of it
 
         return load_muse(spec, where, kind, max_batch, levers, progress)
     levers = resolved(levers, where.type)
     parts = read_parts(spec, kind, progress)
+=======
+    parts = parts or read_parts(spec, kind, progress)
+>>>>>>> 8c585ab (Benchmark: decoders named in rows, Ray Serve and compiled diffusers as peers, 64 typists, mixed traffic, systems, rooflines of any device, SDXL Turbo's shapes on a CPU, HTML report, merging)
     tiny = read_tiny(spec, parts.vae, levers.decoder, kind, progress)
     networks = (parts.unet, parts.vae, *parts.text_encoders, *([tiny] if tiny is not None else []))
     check_device_memory(spec.name, networks, where)
