@@ -67,16 +67,12 @@ def load(
         torch.cuda.set_device(where)
         torch.backends.cudnn.benchmark = True
     progress(f"loading {spec.name}", 0.0)
-<<<<<<< HEAD
     if spec.family == "muse":
         from onestroke.pipelines.muse.loading import load as load_muse  # late: the others need none of it
 
         return load_muse(spec, where, kind, max_batch, levers, progress)
     levers = resolved(levers, where.type)
-    parts = read_parts(spec, kind, progress)
-=======
     parts = parts or read_parts(spec, kind, progress)
->>>>>>> 8c585ab (Benchmark: decoders named in rows, Ray Serve and compiled diffusers as peers, 64 typists, mixed traffic, systems, rooflines of any device, SDXL Turbo's shapes on a CPU, HTML report, merging)
     tiny = read_tiny(spec, parts.vae, levers.decoder, kind, progress)
     networks = (parts.unet, parts.vae, *parts.text_encoders, *([tiny] if tiny is not None else []))
     check_device_memory(spec.name, networks, where)
