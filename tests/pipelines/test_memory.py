@@ -22,10 +22,10 @@ def test_too_little_memory_says_how_much_and_what_to_do(
 
 
 def test_what_fits_is_let_in_and_the_unknown_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    for free in (2200, None):
+    for free in (3000, None):
         monkeypatch.setattr(memory, "available_bytes", lambda free=free: free)
         memory.check_memory("x", 1000, torch.float16)
-    monkeypatch.setattr(memory, "available_bytes", lambda: 2199)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 2999)
     with pytest.raises(ModelError):
         memory.check_memory("x", 1000, torch.float16)
 
