@@ -18,7 +18,7 @@ BUILD := $(if $(filter auto,$(TORCH)),$(if $(NVIDIA),cuda,cpu),$(TORCH))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-fast lint format types bench bench-sdxl-cpu train browser \
+.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-sdxl-cpu train browser \
   wheel clean install-ray docker check-docker trial-docker trial-rolling haproxy promtool
 
 help:  ## Show this help
@@ -32,6 +32,9 @@ test: install-dev browser  ## Run every test
 
 test-fast: install-dev  ## Run the tests that need neither the model nor a browser
 	$(BIN)/python -m pytest -m "not integration and not browser" $(ARGS)
+
+test-gpu: install-dev  ## Run the tests that need a CUDA device (skipped without one)
+	$(BIN)/python -m pytest tests -m gpu $(ARGS)
 
 lint: install-dev  ## Check style and formatting
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ runner = CliRunner()
 
 def test_help_lists_every_command() -> None:
     out = runner.invoke(cli, ["--help"]).output
-    for command in ("serve", "generate", "models", "doctor"):
+    for command in ("serve", "generate", "fetch", "warm", "models", "doctor"):
         assert command in out
 
 

@@ -1,4 +1,4 @@
-"""`onestroke serve | generate | fetch | models | doctor`: flags in, the right part started.
+"""`onestroke serve | generate | fetch | warm | models | doctor`: flags in, the right part started.
 
 Heavy imports happen inside the commands: `--help` and a wrong flag answer at once, and nothing here ever
 imports torch.
@@ -248,6 +248,35 @@ def fetch(
     from onestroke.generating import fetch_files
 
     fetch_files(model, revision, vae or "auto")
+
+
+@cli.command()
+def warm(
+    model: ModelFlag = None,
+    revision: RevisionFlag = None,
+    vae: VaeFlag = None,
+    recipe: RecipeFlag = None,
+    device: DeviceFlag = None,
+    dtype: DTypeFlag = None,
+    max_batch: Annotated[int | None, typer.Option(help="As `serve` will be given it.")] = None,
+    compile: CompileFlag = None,
+    graphs: GraphsFlag = None,
+    fuse: FuseFlag = None,
+    channels_last: ChannelsLastFlag = None,
+    encode_kv: EncodeKvFlag = None,
+    attention: AttentionFlag = None,
+    decoder: DecoderFlag = None,
+    quantize: QuantizeFlag = None,
+    cache_dir: CacheDirFlag = None,
+) -> None:
+    """Compile ahead, for example while an image is built, what `serve` with the same flags will need; then leave.
+
+    The artifacts suit the card, the torch and the settings that they were made with, and no other.
+    """
+    settings = _settings(locals())
+    from onestroke.generating import warm as fill
+
+    asyncio.run(fill(settings))
 
 
 @cli.command()

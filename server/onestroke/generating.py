@@ -1,8 +1,9 @@
-"""`onestroke generate`: the same worker and scheduler as the server's, without the server."""
+"""`onestroke generate`, `fetch` and `warm`: the same worker and scheduler as the server's, without the server."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -46,11 +47,34 @@ async def generate_files(
     ask = Ask(prompt, seed=seed, steps=steps, size=size, format=FORMATS[output.suffix.lower()])
     requests = resolve(ask, spec, settings.max_prompt_chars, n)
     rows = sum(request.unet_rows for request in requests)  # nothing larger is worth its warming up
-    settings = settings.model_copy(update={"max_batch": min(settings.max_batch, rows)})
+    quick = {name: "off" for name in ("compile", "graphs") if getattr(settings, name) == "auto"}
+    settings = settings.model_copy(update={"max_batch": min(settings.max_batch, rows), **quick})
     async with serving(settings, spec, Metrics(), quiet=True) as scheduler:
         with _bars() as bars:
             await _warm_up(scheduler, bars, spec.name)
             await _draw(scheduler, bars, requests, output)
+
+
+async def warm(settings: Settings) -> None:
+    """Start workers as `serve` would, to fill the folder of compiled artifacts; say what was done and leave.
+
+    Raises ModelError.
+    """
+    spec, began, last = choose_from(settings).spec, time.monotonic(), ""
+    async with serving(settings, spec, Metrics(), quiet=True) as scheduler:
+
+        def show() -> None:
+            nonlocal last
+            if (stage := scheduler.progress().stage) != last:
+                last = stage
+                print(f"{time.monotonic() - began:7.1f} s  {stage}", flush=True)
+
+        unwatch = scheduler.watch(show)
+        await until_ready(scheduler)
+        unwatch()
+        for worker in scheduler.workers():
+            for line in (f"{spec.name} on {worker.device}", *worker.notes):
+                print(line)
 
 
 def fetch_files(name: str, revision: str | None, vae: str) -> None:

@@ -56,6 +56,11 @@ def save_tiny_pipeline(
         add_watermarker=False,
     )
     pipeline.save_pretrained(folder)
+    return spec_of(folder)
+
+
+def spec_of(folder: Path | str) -> ModelSpec:
+    """The pipeline that `save_tiny_pipeline` has written to `folder`."""
     return ModelSpec(
         name="tiny",
         source=str(folder),
