@@ -79,7 +79,7 @@ class Options:
     decoders: tuple[Decoder, ...] = (Decoder(),)
     parts: tuple[str, ...] | None = None
     seed: int = 20_250
-    seconds: float = 4.0
+    seconds: float = 3.5
     repeats: int = 2
     rounds: int = 5
     block_seconds: float = 0.8

@@ -11,6 +11,7 @@ from diffusers import AutoencoderTiny
 
 from benchmarks import checkpoints
 from benchmarks.options import RANDOM, ModelOptions
+from onestroke.errors import ModelError
 from onestroke.models.catalog import CATALOG, CONFIGS, ModelSpec
 from onestroke.models.choosing import choose
 from onestroke.models.folders import SCHEDULER, read_json
@@ -21,10 +22,13 @@ SEED = 0
 
 
 def spec_of(options: ModelOptions) -> ModelSpec:
-    """The row to measure. Raises ModelError for a model that there is not."""
+    """The row to measure. Raises ModelError for a model that there is not, or of a family without these stages."""
     if options.model.startswith(RANDOM):
         return CATALOG[options.model.removeprefix(RANDOM)]
-    return choose(options.model, vae=options.vae).spec
+    spec = choose(options.model, vae=options.vae).spec
+    if spec.family not in ("sdxl", "sd"):
+        raise ModelError(f"{spec.name} is of the family {spec.family}: only sdxl and sd can be measured")
+    return spec
 
 
 def parts_of(options: ModelOptions, dtype: torch.dtype) -> Parts:

@@ -52,7 +52,9 @@ def main() -> None:
     from benchmarks.peers.diffusers_call import DiffusersCall
 
     port, options = int(sys.argv[1]), ModelOptions(**json.loads(sys.argv[2]))
-    uvicorn.run(create_app(DiffusersCall(options)), host="127.0.0.1", port=port, log_level="warning")
+    app = create_app(DiffusersCall(options))
+    # Nobody waits for what an open-loop crowd has left behind.
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
 
 from benchmarks.options import ModelOptions  # noqa: E402
 from benchmarks.weights import filled, random_tiny_vae, spec_of  # noqa: E402
+from onestroke.errors import ModelError  # noqa: E402
 
 TOKENS = torch.tensor([[1, 2, 3]])
 
@@ -39,6 +40,11 @@ def test_the_tiny_decoder_has_taesds_shape() -> None:
     vae = random_tiny_vae(torch.float32)
     assert sum(each.numel() for each in vae.decoder.parameters()) == 1_222_531
     assert vae.decode(torch.zeros(1, 4, 8, 8)).sample.shape == (1, 3, 64, 64)
+
+
+def test_a_model_without_these_stages_is_refused_by_name() -> None:
+    with pytest.raises(ModelError, match="amused-256 is of the family muse: only sdxl and sd"):
+        spec_of(ModelOptions("amused-256"))
 
 
 def test_random_names_a_row_of_the_catalog() -> None:
