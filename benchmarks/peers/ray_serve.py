@@ -68,6 +68,7 @@ def main() -> None:
     cores = options.threads or cores_here()
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
         ray.init(
+            address="local",  # never somebody else's cluster
             num_cpus=cores,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE,
