@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from diffusers import AmusedPipeline
+from diffusers import AmusedInpaintPipeline, AmusedPipeline, AmusedScheduler
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -25,6 +25,7 @@ from onestroke.cli import cli
 from onestroke.core import GenerationRequest
 from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.loading import load
+from onestroke.pipelines.muse.editing import inpaint
 from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow
 from tests.pipelines.tiny_models import SIZE, save_tiny_muse
 from tests.servers import serving
@@ -78,6 +79,11 @@ def draw(
     rows = [pipeline.prepare(i, request) for i, request in enumerate(requests)]
     for row in rows if tamper else []:
         tamper(row)  # type: ignore[misc]
+    return finish(pipeline, rows)
+
+
+def finish(pipeline: MusePipeline, rows: list[MuseRow]) -> list[tuple[torch.Tensor, Pixels]]:
+    """Tokens and pictures of prepared rows, stepped together."""
     pipeline.encode(rows)
     while running := [row for row in rows if not row.finished]:
         assert not pipeline.step(running).failed
@@ -186,6 +192,40 @@ def test_the_comparison_fails_when_one_thing_is_wrong(
     right = request_of(spec, 1, guidance_scale=3.0, negative_prompt="red dogs")
     wrong = replace(right, **CHANGED.get(what, {}))
     assert not same(draw(ours, [wrong], TAMPERED.get(what))[0], call(oracle, right))
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE)
+@pytest.mark.parametrize("steps", [1, 6, 12])
+def test_inpainting_among_others_is_that_of_diffusers(
+    spec: ModelSpec, oracle: Any, ours: MusePipeline, steps: int, guidance: str
+) -> None:
+    """A ring of ten pixels around the middle, which no token's border follows."""
+    scheduler = AmusedScheduler.from_config(oracle.scheduler.config)  # its own: it makes it linear
+    painter = AmusedInpaintPipeline(**{**oracle.components, "scheduler": scheduler})
+    painter.set_progress_bar_config(disable=True)
+    image = np.random.default_rng(steps).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    away = np.hypot(*(np.indices((SIZE, SIZE)) - SIZE / 2 + 0.5))
+    mask = (away > 9) & (away < 19)
+    request = request_of(spec, 5, steps=steps, **GUIDANCE[guidance])
+
+    rows = [ours.prepare(0, request_of(spec, 1, steps=3)), ours.prepare(1, request)]
+    inpaint(ours, rows[1], image, mask)
+    (_, mine) = finish(ours, rows)
+    theirs = [
+        painter(
+            prompt=request.prompt,
+            image=Image.fromarray(image),
+            mask_image=Image.fromarray(np.uint8(mask) * 255),
+            strength=1.0,
+            num_inference_steps=steps,
+            guidance_scale=request.guidance_scale,
+            negative_prompt=request.negative_prompt,
+            generator=torch.Generator().manual_seed(request.seed),
+            output_type=kind,
+        ).images[0]
+        for kind in ("latent", "np")
+    ]
+    assert same(mine, (theirs[0], (theirs[1] * 255).round()))
 
 
 # -- served ----------------------------------------------------------------------------------------------------

@@ -135,6 +135,7 @@ AMUSED = ModelSpec(
     ),
     sampler="amused",
     default_steps=12,
+    max_steps=100,
     guidance_scale=10.0,
     sizes=((256, 256),),
     own_latents=True,

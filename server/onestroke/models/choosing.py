@@ -250,7 +250,6 @@ def _described_muse(folder: Path, name: str, description: str) -> ModelSpec:
         source=str(folder),
         description=description,
         licence=UNKNOWN,
-        max_steps=100,
         sizes=((side, side),),
         download_bytes=0,
         memory_bytes=0,

@@ -1,4 +1,4 @@
-"""Image tokens to pixels over diffusers' VQModel."""
+"""Image tokens to pixels and back over diffusers' VQModel."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ class TokenCodec:
     def __init__(self, vq: Any) -> None:
         self.vq = vq
         self.scale = int(2 ** (len(vq.config.block_out_channels) - 1))
+
+    def encode(self, pixels: Pixels) -> torch.Tensor:
+        """Pixels (height, width, 3) to tokens (h, w), each the nearest of the codebook."""
+        image = torch.tensor(pixels, device=self.vq.device).permute(2, 0, 1)[None].float() / 255
+        latents = self.vq.encode(image.to(self.vq.dtype), return_dict=False)[0]
+        tokens: torch.Tensor = self.vq.quantize(latents)[2][2].view(latents.shape[-2:])
+        return tokens
 
     def decode(self, tokens: torch.Tensor) -> tuple[Pixels, list[bool]]:
         """Tokens (n, h, w) to uint8 pixels (n, height, width, 3), and which pictures are finite."""

@@ -18,7 +18,7 @@ from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.images import Pixels
 from onestroke.pipelines.muse.codec import TokenCodec
-from onestroke.pipelines.muse.sampling import Draws, Rule, Step, steps_of, unmask
+from onestroke.pipelines.muse.sampling import Draws, Rule, Step, remask, steps_of, unmask
 from onestroke.pipelines.muse.transformer import MaskedTransformer
 from onestroke.pipelines.muse.warmup import warm_up
 from onestroke.pipelines.pipeline import check_request
@@ -155,16 +155,12 @@ class MusePipeline:
         """
         steps = [row.steps[row.step] for row in rows]
         with device_errors(self.device), undrawn_on_error(rows):
-            logits = self._predict(rows, steps)
+            draws = [row.draws for row in rows]
+            shown = remask([row.tokens for row in rows], steps, draws, self.rule.mask)
+            logits = self._predict(rows, shown, steps)
             finite = torch.isfinite(logits.sum((1, 2, 3)))
-            tokens = unmask(
-                logits,
-                torch.stack([row.tokens for row in rows]),
-                steps,
-                [row.share for row in rows],
-                [row.draws for row in rows],
-                self.rule.mask,
-            )
+            shares = [row.share for row in rows]
+            tokens = unmask(logits, torch.stack(shown), steps, shares, draws, self.rule.mask)
             good = finite.tolist()
         result = Stepped([], [])
         for row, after, fine in zip(rows, tokens, good, strict=True):
@@ -177,25 +173,27 @@ class MusePipeline:
                 result.finished.append(row)
         return result
 
-    def _predict(self, rows: Sequence[MuseRow], steps: Sequence[Step]) -> torch.Tensor:
-        """The guided logits: u + s*(t - u); a row without guidance has u = t."""
-        source: list[MuseRow] = []
+    def _predict(
+        self, rows: Sequence[MuseRow], shown: Sequence[torch.Tensor], steps: Sequence[Step]
+    ) -> torch.Tensor:
+        """The guided logits for the tokens `shown`: u + s*(t - u); a row without guidance has u = t."""
+        source: list[int] = []
         embeddings: list[Embedding] = []
         without: list[int] = []
         with_text: list[int] = []
         scales: list[float] = []
-        for row, step in zip(rows, steps, strict=True):
+        for i, (row, step) in enumerate(zip(rows, steps, strict=True)):
             assert row.embedding is not None, f"row {row.id} is stepped before it is encoded"
             without.append(len(source))
             if row.negative is not None:
-                source.append(row)
+                source.append(i)
                 embeddings.append(row.negative)
             with_text.append(len(source))
-            source.append(row)
+            source.append(i)
             embeddings.append(row.embedding)
             scales.append(1 + step.guidance * (row.request.guidance_scale - 1))
         logits = self.transformer(
-            [row.tokens for row in source], embeddings, [row.conditions for row in source]
+            [shown[i] for i in source], embeddings, [rows[i].conditions for i in source]
         )
         base = logits[without]
         guidance = torch.tensor(scales).view(-1, 1, 1, 1).to(self.device)

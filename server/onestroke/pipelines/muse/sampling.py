@@ -33,12 +33,15 @@ class Rule(NamedTuple):
 class Step(NamedTuple):
     """One step: `masked` is what stays masked after it, as a share of the tokens that were masked at the start.
 
-    `guidance` is the share of what the request's guidance scale adds to 1.
+    `guidance` is the share of what the request's guidance scale adds to 1. `resampled` is the share of all tokens
+    that is masked at random before the step; tokens are drawn from the `top_k` likeliest, 0: from all.
     """
 
     masked: float
     temperature: float
     guidance: float = 1.0
+    resampled: float = 0.0
+    top_k: int = 0
 
 
 def rule_of(config: Mapping[str, Any]) -> Rule:
@@ -96,8 +99,25 @@ class Draws:
         """What torch.multinomial divides probabilities by: the largest quotient is a draw from them."""
         return torch.empty(shape).exponential_(1, generator=self._generator)
 
+    def choice(self, share: float, size: int) -> torch.Tensor:
+        """Which of `size` tokens: `share` of them, at least one."""
+        return torch.randperm(size, generator=self._generator)[: max(1, round(share * size))]
+
     def uniform(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape).uniform_(0, 1, generator=self._generator)
+
+
+def remask(
+    tokens: Sequence[torch.Tensor], steps: Sequence[Step], draws: Sequence[Draws], mask: int
+) -> list[torch.Tensor]:
+    """What the network is shown of each row's tokens (h, w): those that its step resamples are masked."""
+    shown = []
+    for each, step, drawn in zip(tokens, steps, draws, strict=True):
+        if step.resampled:
+            chosen = drawn.choice(step.resampled, each.numel()).to(each.device)
+            each = each.flatten().index_fill(0, chosen, mask).view_as(each)
+        shown.append(each)
+    return shown
 
 
 def unmask(
@@ -116,7 +136,7 @@ def unmask(
     size, device = height * width, logits.device
     exponential = torch.stack([each.exponential(size, codebook) for each in draws]).to(device)
     uniform = torch.stack([each.uniform(size) for each in draws]).to(device)
-    probabilities = logits.flatten(2).mT.softmax(-1)
+    probabilities = _likeliest(logits.flatten(2).mT, steps).softmax(-1)
     tokens = tokens.flatten(1)
     unknown = tokens == mask
     filled = torch.where(unknown, (probabilities / exponential).argmax(-1), tokens)
@@ -129,6 +149,17 @@ def unmask(
     least = confidence.sort(-1).values.gather(1, _to_mask(unknown, steps, shares))
     masked: torch.Tensor = torch.where(confidence < least, mask, filled)
     return masked.view(n, height, width)
+
+
+def _likeliest(logits: torch.Tensor, steps: Sequence[Step]) -> torch.Tensor:
+    """Logits (n, h*w, codebook) without all but the `top_k` likeliest tokens, for rows whose step says so."""
+    if not any(step.top_k for step in steps):
+        return logits
+    kept = logits.clone()
+    for row, step in zip(kept, steps, strict=True):
+        if step.top_k:
+            row.masked_fill_(row < row.topk(step.top_k, -1).values[:, -1:], -torch.inf)
+    return kept
 
 
 def _to_mask(unknown: torch.Tensor, steps: Sequence[Step], shares: Sequence[float]) -> torch.Tensor:
