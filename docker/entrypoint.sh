@@ -1,8 +1,5 @@
 #!/bin/sh
-# ONESTROKE_WARM=1 fills the volume's caches (weights, compiled code) before the server listens; where this edition
-# has no such command, the server warms up by itself as ever.
+# ONESTROKE_WARM=1 fills the volume's caches (weights, compiled code) before the server listens.
 set -eu
-if [ "${ONESTROKE_WARM:-0}" = 1 ] && onestroke warm --help >/dev/null 2>&1; then
-  onestroke warm
-fi
+[ "${ONESTROKE_WARM:-0}" = 0 ] || onestroke warm || echo "onestroke: warming failed; the server will say why" >&2
 exec "$@"
