@@ -57,10 +57,12 @@ sources=/etc/apt/sources.list.d/debian.sources
 [ -e "$sources" ] || sources=/etc/apt/sources.list
 apt-config dump | grep -iE '^Acquire::https?::' >"$work/apt.conf" || true
 mmdebstrap --quiet --variant=minbase --aptopt="$work/apt.conf" \
-  --include=python3,python3-venv,ca-certificates,haproxy,prometheus "$VERSION_CODENAME" "$work/base.tar" "$sources"
+  --include=python3,python3-venv,ca-certificates,haproxy,prometheus "$VERSION_CODENAME" "$work/base.tar" "$sources" ||
+  not_here "no base from the Debian mirror that $sources names"
 docker import "$work/base.tar" $base >/dev/null
 rm "$work/base.tar"
-python=$(docker run --rm $base python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+python=$(docker run --rm $base python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
+  not_here "the engine runs, its containers do not"
 
 step "wheels for Python $python, from this machine's pip"
 needs=$(python - <<'EOF'
