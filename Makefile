@@ -2,12 +2,15 @@
 #
 #   PORT=8000           where `make serve` listens
 #   TORCH=auto|cpu|cuda which build of torch to install (auto: cuda only where there is an NVIDIA card)
+#   PART=, RESULT=      of `make bench-gpu`: ours, peers or server, and the JSON that it is merged into
 #   ARGS="..."          passed on to the command behind a target
 
 PYTHON ?= python3
 PORT ?= 8000
 TORCH ?= auto
 ARGS ?=
+PART ?= ours
+RESULT ?= benchmarks/results/gpu.json
 DOCKER ?= docker
 IMAGE ?= cpu
 VENV := .venv
@@ -18,7 +21,7 @@ BUILD := $(if $(filter auto,$(TORCH)),$(if $(NVIDIA),cuda,cpu),$(TORCH))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-sdxl-cpu train browser \
+.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-gpu bench-sdxl-cpu train browser \
   wheel clean install-ray docker check-docker trial-docker trial-rolling haproxy promtool
 
 help:  ## Show this help
@@ -52,6 +55,9 @@ bench: install-dev  ## Measure this machine: pipeline, HTTP, socket, typists, pe
 
 bench-sdxl-cpu: install-dev  ## SDXL Turbo's exact shapes on this CPU against diffusers' call (9 GiB of memory)
 	$(BIN)/python -m benchmarks.sdxl_cpu $(ARGS)
+
+bench-gpu: install-dev  ## A card: PART=ours, peers or server, each under ten minutes, merged into RESULT
+	$(BIN)/python -m benchmarks.gpu --part $(PART) --out $(RESULT) $(ARGS)
 
 train: install-dev  ## Train the embedded model (ARGS="--minutes 60"; resumes, warm-starts)
 	$(BIN)/python -m training all $(ARGS)
