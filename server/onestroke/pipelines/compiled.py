@@ -8,6 +8,7 @@ whole. Artifacts are code: the folder belongs to its user alone and is as much t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -130,8 +131,9 @@ class CompiledCache:
     def _sweep(self) -> None:
         """Remove what processes that were killed in their warm-up have left."""
         for other in self.folder.parent.glob(f"{self.key}.*"):
-            if time.time() - other.stat().st_mtime > ABANDONED:
-                shutil.rmtree(other, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process sweeps, too
+                if time.time() - other.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(other, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[Path]:

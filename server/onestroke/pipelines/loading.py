@@ -64,6 +64,7 @@ def load(
     where = pick_device(device)
     kind = pick_dtype(spec.dtype if dtype == "auto" else dtype, where)
     if where.type == "cuda":
+        where = torch.device("cuda", where.index or 0)
         torch.cuda.set_device(where)
         torch.backends.cudnn.benchmark = True
     progress(f"loading {spec.name}", 0.0)

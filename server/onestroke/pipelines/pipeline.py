@@ -121,7 +121,7 @@ class Pipeline:
     def encode(self, rows: Sequence[Row]) -> None:
         """Give every row its embeddings, from the cache where its prompts are known."""
         wanted = [tokens for row in rows for tokens in (row.tokens, row.negative_tokens) if tokens]
-        with self._on_device():
+        with self.on_device():
             found = self.text.encode(wanted)
         for row in rows:
             row.embedding = found[row.tokens.prompt]
@@ -139,7 +139,7 @@ class Pipeline:
         Raises ValueError when the rows need more UNet rows than `max_batch`.
         """
         steps = [row.table.steps[row.step] for row in rows]
-        with self._on_device():
+        with self.on_device():
             unet_rows, read = _unet_rows(rows, steps)
             latents, finite = self.denoiser(unet_rows)
             x = [latents[i] for i in read]
@@ -168,7 +168,7 @@ class Pipeline:
         running: deque[tuple[list[Row], Decoding]] = deque()
         waiting = deque(self._sub_batches(rows))
         while waiting or running:
-            with self._on_device():
+            with self.on_device():
                 if waiting:
                     decoder, batch = waiting.popleft()
                     running.append((batch, decoder.start([row.sent.wait() for row in batch])))
@@ -177,7 +177,8 @@ class Pipeline:
                 yield drawn
 
     @contextmanager
-    def _on_device(self) -> Iterator[None]:
+    def on_device(self) -> Iterator[None]:
+        """What every verb runs in: its errors told apart, attention by the chosen kernel."""
         with device_errors(self.device), kernel(self.attention):
             yield
 

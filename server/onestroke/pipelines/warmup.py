@@ -104,7 +104,8 @@ def _jobs(pipeline: Pipeline) -> Iterator[_Job]:
         pipeline.step(rows[:n])
 
     def decode(decoder: Decoder, n: int) -> None:
-        decoder.start([row.latents for row in rows[:n]]).wait()
+        with pipeline.on_device():
+            decoder.start([row.sent.wait() for row in rows[:n]]).wait()
 
     encoded = min(len(rows), pipeline.text.bucket)
     yield _Job("encode", "text encoders", encoded, pipeline.text.bucket, encode)
