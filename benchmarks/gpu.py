@@ -160,16 +160,28 @@ def main() -> int:
     if not reports:
         say("nothing was measured")
         return 1
-    if asked.out.is_file():
-        reports.insert(0, Report.read(asked.out))
-    # What differs is in the rows' names.
-    report = merge([replace(each, model=reports[0].model) for each in reports])
+    say(f"written: {', '.join(map(str, kept(reports, asked.out)))}")
+    return 0
+
+
+def kept(reports: list[Report], out: Path) -> list[Path]:
+    """Merge `reports` into `out`, beside what is there. What does not belong together is kept apart, never lost."""
+    before = [Report.read(out)] if out.is_file() else []
+    # The model's line says what a lever changed; here the rows' names do.
+    all_of_them = [replace(each, model=(before + reports)[0].model) for each in before + reports]
+    try:
+        report = merge(all_of_them)
+    except ValueError as error:
+        say(str(error))
+        paths = [out.with_stem(f"{out.stem}-{time.time_ns()}-{i}") for i in range(len(reports))]
+        for report, path in zip(reports, paths, strict=True):
+            report.write(path)
+        return paths
     add_ratios(report)
-    report.write(asked.out)
+    report.write(out)
     for line in report.table():
         print(line)
-    say(f"written: {asked.out}")
-    return 0
+    return [out]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.__main__ import options_of, parser
-from benchmarks.gpu import LEVERS, PARTS, Step, named, run, steps_of
+from benchmarks.gpu import LEVERS, PARTS, Step, kept, named, run, steps_of
 from benchmarks.results import Report, Row
 
 
@@ -66,3 +66,16 @@ shutil.copy({str(done)!r}, sys.argv[-1])
     said = capfd.readouterr().err
     assert "failed: bad" in said
     assert "left out for lack of time: good" in said
+
+
+def test_parts_are_merged_into_one_file_and_what_does_not_belong_there_is_kept_apart(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    assert kept([report(pipeline__b1=1.0), report(lever__x__pipeline__b1=2.0)], out) == [out]
+    assert kept([report(http__b1=3.0)], out) == [out]
+    assert [row.name for row in Report.read(out).rows] == ["pipeline.b1", "lever.x.pipeline.b1", "http.b1"]
+    other = report(socket__b1=4.0)
+    other.commit = "def"
+    (apart,) = kept([other], out)
+    assert apart != out
+    assert Report.read(apart).get("socket.b1") == 4.0
+    assert len(Report.read(out).rows) == 3
