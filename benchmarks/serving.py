@@ -20,7 +20,8 @@ from benchmarks.options import ModelOptions
 from onestroke.models.catalog import CATALOG
 from onestroke.models.choosing import choose
 
-START_TIMEOUT = 300.0
+START_TIMEOUT = 600.0
+"""Seconds: a first start may compile."""
 _POLL = 0.02
 
 
