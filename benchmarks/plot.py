@@ -123,7 +123,7 @@ def _age(axis: Any, report: Report, typists: Sequence[int]) -> None:
 
 
 def _bars(axis: Any, report: Report, typists: Sequence[int], row: str, text: str) -> None:
-    there = [crowd for crowd in CROWDS if report.get(f"{crowd}.{typists[0]}.{row}") is not None]
+    there = [crowd for crowd in CROWDS if numbers(report, f"{crowd}.", f".{row}")]
     width = 0.85 / max(1, len(there))
     for i, crowd in enumerate(there):
         label, colour = CROWDS[crowd]
