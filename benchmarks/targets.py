@@ -64,7 +64,7 @@ class Ours:
         return target
 
     def _take(self, options: ModelOptions, parts: Parts) -> None:
-        self.pipeline = load(
+        self.pipeline: Any = load(
             self.spec,
             device=options.device,
             dtype=options.dtype,

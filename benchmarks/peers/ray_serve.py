@@ -90,7 +90,6 @@ def main() -> None:
             )
             leave.wait()
         finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
 
 
