@@ -56,7 +56,7 @@ def steps_of(part: str, model: str, batches: str, device: str, quick: bool) -> I
     both, window = f"full=auto,{tiny}", ("--quick",) if quick else ()
     sizes = batches.split(",")
     ends = ",".join(dict.fromkeys((sizes[0], "8" if "8" in sizes else sizes[-1])))
-    base = ("--model", model, "--device", device, "--no-plot", *window)
+    base: tuple[str, ...] = ("--model", model, "--device", device, "--no-plot", *window)
     main = (*base, "--lever", "decoder=full")
     match part:
         case "ours":

@@ -23,6 +23,7 @@ from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.images import encode_image
 from onestroke.pipelines.loading import load, pick_device, pick_dtype
 from onestroke.pipelines.parts import Parts
+from onestroke.pipelines.pipeline import Pipeline
 
 STAGES = ("text", "unet", "decode", "encode")
 
@@ -64,7 +65,7 @@ class Ours:
         return target
 
     def _take(self, options: ModelOptions, parts: Parts) -> None:
-        self.pipeline: Any = load(
+        pipeline = load(
             self.spec,
             device=options.device,
             dtype=options.dtype,
@@ -73,6 +74,9 @@ class Ours:
             levers=levers_of(options.levers),
             parts=parts,
         )
+        if not isinstance(pipeline, Pipeline):
+            raise TypeError(f"{self.spec.name} has no UNet: the benchmark measures none such yet")
+        self.pipeline: Any = pipeline
         self.device = str(self.pipeline.device)
         self.torch_dtype = self.pipeline.dtype
         self.unet_config = self.pipeline.denoiser.unet.config
