@@ -54,9 +54,10 @@ def steps_of(part: str, model: str, batches: str, device: str, quick: bool) -> I
     """What `part` is made of, the most wanted first."""
     tiny = f"tiny={Path(model) / TINY}"
     both, window = f"full=auto,{tiny}", ("--quick",) if quick else ()
+    what: tuple[str, ...]
     sizes = batches.split(",")
     ends = ",".join(dict.fromkeys((sizes[0], "8" if "8" in sizes else sizes[-1])))
-    base: tuple[str, ...] = ("--model", model, "--device", device, "--no-plot", *window)
+    base = ("--model", model, "--device", device, "--no-plot", *window)
     main = (*base, "--lever", "decoder=full")
     match part:
         case "ours":

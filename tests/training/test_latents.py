@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from onestroke.models.catalog import CATALOG
 from training.concepts import COLOUR_NAMES
 from training.data import SIZES, colour_mask, main_colour
 from training.latents import (
     CHANNELS,
+    CROPS,
     GRID,
     PALETTE,
     PATCH,
@@ -86,3 +88,8 @@ def test_the_main_colour_and_its_mask() -> None:
     assert mask[10, 10] > 200
     assert mask[35, 35] == 0
     assert mask[60, 60] == 0
+
+
+def test_the_server_chooses_from_the_crops_that_were_taught() -> None:
+    """The catalog states them for the front, which cannot import the training."""
+    assert CATALOG["embedded"].crops == CROPS

@@ -152,6 +152,7 @@ CATALOG: dict[str, ModelSpec] = {
             family="sdxl",
             description="Onestroke's own small model: emoji-like things on coloured backgrounds, one step, any CPU",
             licence=Licence("Apache-2.0", commercial=True, url="https://www.apache.org/licenses/LICENSE-2.0"),
+            crops=(-32, 0, 32),
             max_steps=8,
             variant=None,
             own_latents=True,
