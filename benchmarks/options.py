@@ -81,8 +81,8 @@ class Options:
     seed: int = 20_250
     seconds: float = 3.5
     repeats: int = 2
-    rounds: int = 5
-    block_seconds: float = 0.8
+    rounds: int = 12
+    block_seconds: float = 0.35
     batches: tuple[int, ...] = (1, 2, 4, 8)
     typists: tuple[int, ...] = (1, 4, 16, 64)
     keys_per_second: float = 8.0
