@@ -51,9 +51,9 @@ class Model:
         self.device = ThreadPoolExecutor(1)
         batches = range(1, options.max_batch + 1)
         self.device.submit(self.call.warm_up, batches, lambda n: ["warming up"] * n).result()
-        self.draw.set_max_batch_size(options.max_batch)  # type: ignore[attr-defined]
+        self.draw.set_max_batch_size(options.max_batch)
 
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0)
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0)  # type: ignore[untyped-decorator]
     async def draw(self, prompts: list[str]) -> list[bytes]:
         return await asyncio.get_running_loop().run_in_executor(self.device, self.call.draw, prompts)
 
