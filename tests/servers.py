@@ -49,6 +49,7 @@ class Server:
                 self.url = found.group(1)
                 break
         else:
+            self.process.communicate()
             raise AssertionError("the server did not start:\n" + "".join(self._log))
 
     def until_ready(self, within: float = READY_WITHIN) -> Server:

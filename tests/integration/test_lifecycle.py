@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import struct
 import time
@@ -15,6 +16,7 @@ import httpx
 import pytest
 import websockets
 
+from onestroke.models.catalog import EMBEDDED_FOLDER
 from tests.servers import Server, serving
 
 pytestmark = pytest.mark.integration
@@ -208,9 +210,7 @@ async def test_a_backlog_that_is_too_long_is_refused_with_retry_after() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(tmp_path: Any) -> None:
-    folder = tmp_path / "broken"
-    folder.mkdir()
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    folder = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "broken")
     server = Server("--model", str(folder), double=True)
     assert server.process.wait(timeout=60) == 1
     assert "the weights are cut short" in server.rest_of_log()
