@@ -1,8 +1,8 @@
 """The generator: a small UNet that turns noise and a prompt's code into latents in one step (or in two to four).
 
-There is no teacher: the picture for a code and a noise is known (`latents.Composer`), so one step is plain
-regression, and blur is what it has to fight. Three things help: every thing stands in one place and the seed paints
-only the background (`latents.washes`, which convolutions can read off the noise), half of the codes are the text
+There is no teacher: the picture for a code, a crop and a noise is known (`latents.Composer`), so one step is plain
+regression, and blur is what it has to fight. Three things help: the crop says where the thing stands and the noise
+paints only the background (`latents.washes`, which convolutions can read off it), half of the codes are the text
 encoder's own (`Reader`), and the loss is mostly absolute, not squared.
 """
 

@@ -63,6 +63,10 @@ class _Base:
         self._api_key = api_key
         self._timeout = timeout
         self._retries = retries
+        self._connect()
+
+    def _connect(self) -> None:
+        raise NotImplementedError
 
     def _patience(self, timeout: float | None) -> Patience:
         return Patience(self._timeout if timeout is None else timeout, self._retries)
@@ -75,10 +79,7 @@ class _Base:
 class Client(_Base):
     """The server at `url`, for ordinary code. Close it, or use it as a context manager; threads may share it."""
 
-    def __init__(
-        self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout: float = 60.0, retries: int = 3
-    ) -> None:
-        super().__init__(url, api_key=api_key, timeout=timeout, retries=retries)
+    def _connect(self) -> None:
         self._client = httpx.Client(**self._http())
 
     def generate(
@@ -114,10 +115,7 @@ class Client(_Base):
 class AsyncClient(_Base):
     """The same for asyncio, and the typing stream."""
 
-    def __init__(
-        self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout: float = 60.0, retries: int = 3
-    ) -> None:
-        super().__init__(url, api_key=api_key, timeout=timeout, retries=retries)
+    def _connect(self) -> None:
         self._client = httpx.AsyncClient(**self._http())
 
     async def generate(
