@@ -72,15 +72,16 @@ export class Controls extends EventTarget {
 
   /**
    * Offers what the model can do. What was chosen stays, also over a reconnect.
-   * @param {{default_steps: number, max_steps: number, sizes: number[][]}} model
+   * @param {{default_steps: number, max_steps: number, only_steps: number[], sizes: number[][]}} model
    * @param {{steps?: number}} [wanted] for the first time
    */
   offer(model, wanted = {}) {
+    const fixed = model.only_steps.length > 0;
     const steps = this.#offered ? this.#steps.valueAsNumber : (wanted.steps ?? model.default_steps);
     this.#offered = true;
     this.#steps.max = String(model.max_steps);
-    this.#setSteps(steps);
-    this.#steps.closest(".field").hidden = model.max_steps < 2;
+    this.#setSteps(fixed ? model.default_steps : steps);
+    this.#steps.closest(".field").hidden = fixed || model.max_steps < 2;
     const before = this.#size.value;
     this.#sizes = model.sizes;
     this.#size.replaceChildren(...model.sizes.map(([width, height]) => new Option(`${width} × ${height}`)));

@@ -41,6 +41,12 @@ VaeFlag = Annotated[
         "hub id, folder or .safetensors file."
     ),
 ]
+UnetFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="A UNet in place of the model's own: .safetensors file, folder, or hub id as owner/name:file."
+    ),
+]
 RecipeFlag = Annotated[
     str | None,
     typer.Option(
@@ -131,6 +137,7 @@ def serve(
     model: ModelFlag = None,
     revision: RevisionFlag = None,
     vae: VaeFlag = None,
+    unet: UnetFlag = None,
     recipe: RecipeFlag = None,
     device: DeviceFlag = None,
     dtype: DTypeFlag = None,
@@ -213,6 +220,7 @@ def generate(
     model: ModelFlag = None,
     revision: RevisionFlag = None,
     vae: VaeFlag = None,
+    unet: UnetFlag = None,
     recipe: RecipeFlag = None,
     device: DeviceFlag = None,
     dtype: DTypeFlag = None,
@@ -226,6 +234,7 @@ def generate(
             "model": model,
             "revision": revision,
             "vae": vae,
+            "unet": unet,
             "recipe": recipe,
             "device": device,
             "dtype": dtype,
@@ -255,6 +264,7 @@ def warm(
     model: ModelFlag = None,
     revision: RevisionFlag = None,
     vae: VaeFlag = None,
+    unet: UnetFlag = None,
     recipe: RecipeFlag = None,
     device: DeviceFlag = None,
     dtype: DTypeFlag = None,

@@ -14,7 +14,7 @@ from onestroke.core import GenerationRequest, ImageFormat
 from onestroke.errors import InvalidRequest
 from onestroke.metrics import Metrics
 from onestroke.models import hub
-from onestroke.models.catalog import ModelSpec, VaeSpec
+from onestroke.models.catalog import FileSpec, VaeSpec
 from onestroke.models.choosing import choose, choose_from, vae_of
 from onestroke.scheduling.rows import Lane
 from onestroke.scheduling.scheduler import Scheduler
@@ -87,10 +87,12 @@ def fetch_files(name: str, revision: str | None, vae: str) -> None:
         def show(stage: str, fraction: float) -> None:
             bars.update(task, description=stage, completed=fraction)
 
-        for each in (spec, extra):
-            if isinstance(each, ModelSpec | VaeSpec) and not (isinstance(each, ModelSpec) and each.is_local):
-                folder = hub.fetch(each, show)
-                bars.console.print(f"{each.name} is in {folder} ({each.licence.name})", highlight=False)
+        for each in (spec, *spec.extras, extra):
+            if each is None or isinstance(each, Path) or (not isinstance(each, VaeSpec) and each.is_local):
+                continue
+            licence = spec.licence if isinstance(each, FileSpec) else each.licence
+            place = hub.fetch(each, show)
+            bars.console.print(f"{each.name} is in {place} ({licence.name})", highlight=False)
 
 
 async def _warm_up(scheduler: Scheduler, bars: Progress, name: str) -> None:

@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     model: str = Field("auto", description="Catalog name, hub id, diffusers folder or .safetensors file.")
     revision: str | None = Field(None, description="Commit, branch or tag of a hub id.")
     vae: str = Field("auto", description="auto, full, tiny, a VAE's hub id, folder or file.")
+    unet: str = Field("", description="UNet in place of the model's: file, folder or owner/name:file.")
     recipe: str = Field("auto", description="Catalog name whose steps, sampler and sizes are taken.")
     device: Device = Field("auto", description="Where passes run; several (cuda:0,cuda:1): a worker each.")
     dtype: DType = Field("auto", description="Arithmetic of the network; auto: the fastest safe one.")

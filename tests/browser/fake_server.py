@@ -43,6 +43,7 @@ MODEL: dict[str, Any] = {
     },
     "default_steps": 1,
     "max_steps": 8,
+    "only_steps": [],
     "sizes": [[512, 512]],
     "guidance_scale": 0.0,
 }

@@ -11,8 +11,8 @@ import pytest
 
 from onestroke.errors import ModelError
 from onestroke.models import choosing, hub
-from onestroke.models.catalog import CATALOG, SDXL_SIZES, VAES
-from onestroke.models.choosing import choose, resolve, vae_of
+from onestroke.models.catalog import CATALOG, SDXL_SIZES, VAES, FileSpec
+from onestroke.models.choosing import choose, file_of, resolve, vae_of
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "model_index.json": {"_class_name": "StableDiffusionXLPipeline"},
@@ -168,6 +168,22 @@ def test_a_vae_is_a_word_a_name_an_id_or_a_path(tmp_path: Path) -> None:
     other = vae_of(replace(turbo, vae="me/mine@v1"))
     assert isinstance(other, choosing.VaeSpec)
     assert (other.source, other.revision) == ("me/mine", "v1")
+
+
+def test_a_file_beside_a_model_is_a_path_or_a_file_of_a_hub_id(folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    assert file_of(str(path)) == FileSpec(str(path))
+    assert file_of("a/b@c:d/e.safetensors") == FileSpec("a/b", "d/e.safetensors", "c")
+    assert file_of("a/b", "lora.safetensors") == FileSpec("a/b", "lora.safetensors")
+    assert choose(str(folder), unet="a/b:c.safetensors").spec.unet == FileSpec("a/b", "c.safetensors")
+    for name, words in (("a/b:c.bin", "pickled"), ("nowhere.safetensors", "neither")):
+        with pytest.raises(ModelError, match=words):
+            file_of(name)
+
+
+def test_a_recipe_brings_the_steps_it_is_for(folder: Path) -> None:
+    spec = resolve(str(folder), recipe="dmd2-1step")
+    assert (spec.sampler, spec.only_steps, spec.timesteps) == ("lcm", (1,), ((1, (399,)),))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from onestroke.cli import cli
 from onestroke.errors import ModelError
 from onestroke.models import hub
-from onestroke.models.catalog import VAES, Licence, ModelSpec
+from onestroke.models.catalog import VAES, FileSpec, Licence, ModelSpec
 from onestroke.models.choosing import resolve
 from tests.fake_hub import COMMIT, TOKEN, Hub, serving_hub
 
@@ -237,3 +237,20 @@ def test_a_vae_by_name_is_fetched_alone(fake: Hub, tmp_path: Path) -> None:
     fake.repositories["madebyollin/taesd"] = folder
     found = hub.fetch(replace(VAES["taesd"], revision=COMMIT))
     assert {path.name for path in found.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
+
+
+def test_a_unet_beside_its_base_takes_its_place(fake: Hub, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "unet.safetensors").write_bytes(b"1")
+    fake.repositories["somebody/else"] = other
+    unet = FileSpec("somebody/else", "unet.safetensors")
+    spec = replace(SPEC, unet=unet)
+    folder = hub.fetch(spec)
+    assert not (folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists()
+    assert not hub.is_cached(spec), "the UNet is still to come"
+    assert hub.fetch(unet).read_bytes() == b"1"
+    assert hub.is_cached(spec)
+    assert not hub.is_cached(SPEC)
+    with pytest.raises(ModelError, match=r"nothing\.safetensors is missing"):
+        hub.fetch(replace(unet, file="nothing.safetensors"))

@@ -38,6 +38,7 @@ class Context:
             "sampler": spec.sampler,
             "default_steps": spec.default_steps,
             "max_steps": spec.max_steps,
+            "only_steps": list(spec.only_steps),
             "guidance_scale": spec.guidance_scale,
             "sizes": [list(size) for size in spec.sizes],
             "max_seed": MAX_SEED - 1,

@@ -51,8 +51,7 @@ def resolve(ask: Ask, spec: ModelSpec, max_prompt_chars: int, n: int = 1) -> lis
     if not 0 <= seed <= MAX_SEED - n:
         raise InvalidRequest(f"seed must be from 0 to 2^53 - n, got {seed}", "seed")
     steps = spec.default_steps if ask.steps is None else ask.steps
-    if not 1 <= steps <= spec.max_steps:
-        raise InvalidRequest(f"{ask.steps_field} must be from 1 to {spec.max_steps}", ask.steps_field)
+    spec.check_steps(steps, ask.steps_field)
     guidance = spec.guidance_scale if ask.guidance_scale is None else ask.guidance_scale
     if not (math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
         raise InvalidRequest(f"guidance_scale must be from 0 to {MAX_GUIDANCE:g}", "guidance_scale")

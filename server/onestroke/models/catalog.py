@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from onestroke.errors import InvalidRequest
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 CONFIGS = Path(__file__).parent / "configs"
@@ -35,18 +39,42 @@ class Licence:
 
 
 @dataclass(frozen=True, slots=True)
+class FileSpec:
+    """Weights beside a model's own: a UNet in its place, or a LoRA.
+
+    `source` is a hub id or an absolute path. `file` is one of a hub id's; without it a folder of config.json and
+    weights is meant, or the path itself.
+    """
+
+    source: str
+    file: str = ""
+    revision: str | None = None
+    download_bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}:{self.file}" if self.file else self.source
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.source).is_absolute()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One row of the catalog.
 
     `source` is a diffusers folder, a hub id or a single `.safetensors` file; `revision` is a commit, branch or tag
     of a hub id, None for its default branch; `variant` is preferred where the source has it. `family` is "sdxl",
     "sd" or "muse": models of one family share latents, and so their VAEs, but for those with `own_latents`. `vae`
-    is what `choosing.vae_of` takes.
+    is what `choosing.vae_of` takes. `unet` takes the place of the source's own, `loras` are merged into what is
+    loaded.
 
-    `timesteps` maps a step count to the timesteps it must use where the sampler's own spacing is not the recipe;
-    `scheduler` holds values laid over the model's own scheduler configuration. `sizes` lists (width, height)
-    pairs; the first is the default. `crops` are the corners, in pixels down and to the right, that a seed chooses
-    from (see `crop`). `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
+    `only_steps` are the step counts that a checkpoint was distilled to, where it takes no others. `timesteps` maps
+    a step count to the timesteps it must use where the sampler's own spacing is not the recipe; `scheduler` holds
+    values laid over the model's own scheduler configuration. `sizes` lists (width, height) pairs; the first is the
+    default. `crops` are the corners, in pixels down and to the right, that a seed chooses from (see `crop`).
+    `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
 
     `download_bytes` is what is fetched, `memory_bytes` what serving takes in half precision, about; `note` is for
     the log.
@@ -60,10 +88,13 @@ class ModelSpec:
     revision: str | None = None
     variant: str | None = "fp16"
     vae: str = "auto"
+    unet: FileSpec | None = None
+    loras: tuple[FileSpec, ...] = ()
     own_latents: bool = False
     sampler: str = "euler_ancestral"
     default_steps: int = 1
     max_steps: int = 50
+    only_steps: tuple[int, ...] = ()
     guidance_scale: float = 0.0
     sizes: tuple[tuple[int, int], ...] = ((512, 512),)
     crops: tuple[int, ...] = (0,)
@@ -88,6 +119,20 @@ class ModelSpec:
         draw = random.Random(seed).random
         top, left = (self.crops[int(draw() * len(self.crops))] for _ in range(2))
         return top, left
+
+    def check_steps(self, steps: int, field: str = "steps") -> None:
+        """Raise InvalidRequest, naming `field`, for a step count that this model is not sampled in."""
+        if self.only_steps and steps not in self.only_steps:
+            raise InvalidRequest(
+                f"{field} must be {' or '.join(map(str, self.only_steps))} for {self.name}", field
+            )
+        if not 1 <= steps <= self.max_steps:
+            raise InvalidRequest(f"{field} must be from 1 to {self.max_steps}", field)
+
+    @property
+    def extras(self) -> tuple[FileSpec, ...]:
+        """What is fetched and read beside the source."""
+        return (*([self.unet] if self.unet else []), *self.loras)
 
     @property
     def is_local(self) -> bool:
@@ -124,6 +169,8 @@ SDXL_SIZES = (
 SD_SIZES = ((512, 512), (512, 768), (768, 512))
 TRAILING = (("prediction_type", "epsilon"), ("timestep_spacing", "trailing"))
 EPSILON = (("prediction_type", "epsilon"),)
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""What diffusers calls a LoRA's file."""
 
 AMUSED = ModelSpec(
     name="amused-256",
@@ -235,6 +282,169 @@ CATALOG: dict[str, ModelSpec] = {
     )
 }
 
+
+def _distilled(base: str, name: str, description: str, licence: Licence, **values: Any) -> ModelSpec:
+    """A row over `base`, unguided and with the steps it was distilled to."""
+    known = CATALOG[base]
+    extras = [*([values["unet"]] if "unet" in values else []), *values.get("loras", ())]
+    own = UNET_BYTES[base] if "unet" in values else 0
+    steps = values.pop("steps")
+    return replace(
+        known,
+        name=name,
+        description=description,
+        licence=licence,
+        default_steps=steps,
+        max_steps=steps,
+        only_steps=(steps,),
+        **{
+            "guidance_scale": 0.0,
+            "note": "",
+            "download_bytes": known.download_bytes - own + sum(extra.download_bytes for extra in extras),
+            **values,
+        },
+    )
+
+
+UNET_BYTES = {"sdxl-base": 5_140_000_000}
+"""Of the published fp16 weights: what a row with another UNet does not fetch."""
+
+
+def _over_sdxl() -> Iterator[ModelSpec]:
+    rail = "CreativeML Open RAIL++-M"
+    dmd2 = Licence("CC BY-NC 4.0", commercial=False, url="https://huggingface.co/tianweiy/DMD2")
+    at = ("tianweiy/DMD2", "be22767697a1f3ca656b73c776e15fa335c86c6c")
+    four: dict[str, Any] = {"steps": 4, "sampler": "lcm", "timesteps": ((4, (999, 749, 499, 249)),)}
+    yield _distilled(
+        "sdxl-base",
+        "dmd2-4step",
+        "SDXL distilled by DMD2, 1024x1024 in 4 steps",
+        dmd2,
+        unet=FileSpec(at[0], "dmd2_sdxl_4step_unet_fp16.safetensors", at[1], 5_140_000_000),
+        **four,
+    )
+    yield _distilled(
+        "sdxl-base",
+        "dmd2-4step-lora",
+        "The same as a LoRA merged into SDXL base",
+        dmd2,
+        loras=(FileSpec(at[0], "dmd2_sdxl_4step_lora_fp16.safetensors", at[1], 393_736_496),),
+        **four,
+    )
+    lightning = Licence(rail, commercial=True, url="https://huggingface.co/ByteDance/SDXL-Lightning")
+    for steps in (1, 2, 4, 8):
+        prediction, kind = ("sample", "unet_x0") if steps == 1 else ("epsilon", "unet")
+        file = f"sdxl_lightning_{steps}step_{kind}.safetensors"
+        common: dict[str, Any] = {
+            "steps": steps,
+            "sampler": "euler",
+            "scheduler": (("prediction_type", prediction), ("timestep_spacing", "trailing")),
+        }
+        yield _distilled(
+            "sdxl-base",
+            f"sdxl-lightning-{steps}step",
+            f"SDXL-Lightning, 1024x1024 in {steps} step{'s' * (steps > 1)}"
+            + (" (an experiment of its makers')" if steps == 1 else ""),
+            lightning,
+            unet=FileSpec("ByteDance/SDXL-Lightning", file, None, 5_140_000_000),
+            **common,
+        )
+        if steps > 1:
+            file = f"sdxl_lightning_{steps}step_lora.safetensors"
+            yield _distilled(
+                "sdxl-base",
+                f"sdxl-lightning-{steps}step-lora",
+                "The same as a LoRA merged into SDXL base",
+                lightning,
+                loras=(FileSpec("ByteDance/SDXL-Lightning", file, None, 394_000_000),),
+                **common,
+            )
+    yield replace(
+        CATALOG["sdxl-base"],
+        name="lcm-lora-sdxl",
+        description="SDXL with the LCM LoRA merged in, 1024x1024 in 2-8 steps",
+        licence=Licence(rail, commercial=True, url="https://huggingface.co/latent-consistency/lcm-lora-sdxl"),
+        loras=(FileSpec("latent-consistency/lcm-lora-sdxl", LORA_FILE, None, 394_000_000),),
+        sampler="lcm",
+        default_steps=4,
+        max_steps=8,
+        guidance_scale=1.0,
+        download_bytes=7_330_000_000,
+    )
+
+
+def _hyper() -> Iterator[ModelSpec]:
+    licence = Licence("see its LICENSE.md", commercial=None, url="https://huggingface.co/ByteDance/Hyper-SD")
+    at = ("ByteDance/Hyper-SD", "d0e3aae44029cca2cd1ba683484490c27cdd75a1")
+    yield _distilled(
+        "sdxl-base",
+        "hyper-sdxl-1step",
+        "SDXL distilled by Hyper-SD, 1024x1024 in 1 step",
+        licence,
+        steps=1,
+        sampler="lcm",
+        timesteps=((1, (800,)),),
+        unet=FileSpec(at[0], "Hyper-SDXL-1step-Unet.safetensors", at[1], 10_300_000_000),
+    )
+    for base, short, file, size in (
+        ("sdxl-base", "sdxl", "SDXL", 787_000_000),
+        ("sd15", "sd15", "SD15", 269_000_000),
+    ):
+        for steps in (2, 4, 8):
+            yield _distilled(
+                base,
+                f"hyper-{short}-{steps}step-lora",
+                f"Hyper-SD's LoRA merged into {CATALOG[base].description.partition(',')[0]}, {steps} steps",
+                licence,
+                steps=steps,
+                sampler="ddim",
+                scheduler=TRAILING,
+                loras=(FileSpec(at[0], f"Hyper-{file}-{steps}steps-lora.safetensors", at[1], size),),
+            )
+
+
+def _of_sd() -> Iterator[ModelSpec]:
+    sd15 = CATALOG["sd15"]
+    yield replace(
+        sd15,
+        name="sd14",
+        source="CompVis/stable-diffusion-v1-4",
+        revision="133a221b8aa7292a167afc5127cb63fb5005638b",
+        description="Stable Diffusion 1.4, 512x512 in 50 steps; its safety checker is not run",
+        licence=replace(sd15.licence, url="https://huggingface.co/CompVis/stable-diffusion-v1-4"),
+    )
+    yield replace(
+        sd15,
+        name="lcm-lora-sd15",
+        description="Stable Diffusion 1.5 with the LCM LoRA merged in, 512x512 in 2-8 steps",
+        loras=(FileSpec("latent-consistency/lcm-lora-sdv1-5", LORA_FILE, None, 135_000_000),),
+        sampler="lcm",
+        default_steps=4,
+        max_steps=8,
+        guidance_scale=1.0,
+        download_bytes=sd15.download_bytes + 135_000_000,
+        note="",
+    )
+    yield ModelSpec(
+        name="sdxs-512",
+        source="IDKiro/sdxs-512-0.9",
+        variant=None,
+        family="sd",
+        description="SDXS (a small UNet distilled from SD 2.1), 512x512 in 1 step, with a tiny VAE of its own",
+        licence=Licence(
+            "CreativeML Open RAIL++-M", commercial=True, url="https://huggingface.co/IDKiro/sdxs-512-0.9"
+        ),
+        sampler="ddim",
+        default_steps=1,
+        max_steps=1,
+        scheduler=TRAILING,
+        download_bytes=2_700_000_000,
+        memory_bytes=4_000_000_000,
+    )
+
+
+CATALOG.update({spec.name: spec for make in (_over_sdxl, _hyper, _of_sd) for spec in make()})
+
 SD21 = replace(
     CATALOG["sd15"],
     name="sd21",
@@ -242,12 +452,23 @@ SD21 = replace(
     sizes=((768, 768),),
     scheduler=(("prediction_type", "v_prediction"),),
 )
+DMD2_1STEP = replace(
+    CATALOG["dmd2-4step"],
+    name="dmd2-1step",
+    unet=None,
+    default_steps=1,
+    max_steps=1,
+    only_steps=(1,),
+    timesteps=((1, (399,)),),
+)
 RECIPES = {
     **CATALOG,
+    "dmd2-1step": DMD2_1STEP,
     "sd21": SD21,
     "sd21-base": replace(SD21, name="sd21-base", sizes=SD_SIZES, scheduler=EPSILON),
 }
-"""How files are sampled that do not say it themselves. SD 2.1 is here for its files; no row offers to fetch it."""
+"""How files are sampled that do not say it themselves. SD 2.1 is here for its files, and no row offers to fetch it;
+so is DMD2's one-step UNet, which is published as a pickle alone."""
 
 VAES: dict[str, VaeSpec] = {
     vae.name: vae

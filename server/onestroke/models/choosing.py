@@ -14,7 +14,17 @@ from typing import Any
 
 from onestroke.errors import ModelError
 from onestroke.models import checkpoints, hub
-from onestroke.models.catalog import AMUSED, CATALOG, RECIPES, SDXL_SIZES, VAES, Licence, ModelSpec, VaeSpec
+from onestroke.models.catalog import (
+    AMUSED,
+    CATALOG,
+    RECIPES,
+    SDXL_SIZES,
+    VAES,
+    FileSpec,
+    Licence,
+    ModelSpec,
+    VaeSpec,
+)
 from onestroke.models.folders import (
     INDEX,
     SCHEDULER,
@@ -49,20 +59,29 @@ class Choice:
     why: str
 
 
-def choose(name: str, *, revision: str | None = None, vae: str = "auto", recipe: str = "auto") -> Choice:
+def choose(
+    name: str, *, revision: str | None = None, vae: str = "auto", recipe: str = "auto", unet: str = ""
+) -> Choice:
     """`auto`: SDXL Turbo where there is an NVIDIA card and its weights are cached, else the embedded model.
 
-    Gigabytes and non-commercial weights are never fetched unasked. Raises ModelError for what cannot be served.
+    `unet` names weights that take the place of the model's own (see `file_of`). Gigabytes and non-commercial
+    weights are never fetched unasked. Raises ModelError for what cannot be served.
     """
     choice = Choice(resolve(name, revision, recipe), "asked for") if name != "auto" else _auto()
-    spec = replace(choice.spec, vae=vae)
+    spec = replace(choice.spec, vae=vae, unet=file_of(unet) if unet else choice.spec.unet)
     vae_of(spec)
     return replace(choice, spec=spec)
 
 
 def choose_from(settings: Settings) -> Choice:
     """What the settings ask for. Raises ModelError."""
-    return choose(settings.model, revision=settings.revision, vae=settings.vae, recipe=settings.recipe)
+    return choose(
+        settings.model,
+        revision=settings.revision,
+        vae=settings.vae,
+        recipe=settings.recipe,
+        unet=settings.unet,
+    )
 
 
 def _auto() -> Choice:
@@ -150,6 +169,23 @@ def vae_of(spec: ModelSpec) -> VaeSpec | Path | None:
     )
 
 
+def file_of(name: str, default: str = "") -> FileSpec:
+    """What `name` stands for: a path, or a hub id as owner/name[@revision][:file], `default` for the file.
+
+    Raises ModelError.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        check_not_pickled(path.name)
+        return FileSpec(str(path.resolve()))
+    at, _, file = name.partition(":")
+    source, _, revision = at.partition("@")
+    if HUB_ID.fullmatch(source) and (file or not source.endswith(".safetensors")):
+        check_not_pickled(file or source)
+        return FileSpec(source, file or default, revision or None)
+    raise ModelError(f"{name!r} is neither a path on this machine nor a hub id (owner/name:file.safetensors)")
+
+
 def _sampled_as(spec: ModelSpec, recipe: str) -> ModelSpec:
     """`spec` with another row's sampler, steps, guidance, sizes and scheduler values."""
     if recipe == "auto":
@@ -162,6 +198,7 @@ def _sampled_as(spec: ModelSpec, recipe: str) -> ModelSpec:
         sampler=row.sampler,
         default_steps=row.default_steps,
         max_steps=max(row.max_steps, 50),
+        only_steps=row.only_steps,
         guidance_scale=row.guidance_scale,
         sizes=row.sizes,
         timesteps=row.timesteps,

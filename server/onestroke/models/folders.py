@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onestroke.errors import ModelError
-from onestroke.models.catalog import ModelSpec, VaeSpec
+from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
 
 PIPELINES = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd", "AmusedPipeline": "muse"}
 """The pipelines that are served, and their families."""
@@ -59,6 +59,11 @@ def components(family: str) -> tuple[str, ...]:
     return (network, *TEXT_ENCODERS[family], decoder)
 
 
+def own_parts(spec: ModelSpec) -> tuple[str, ...]:
+    """The parts whose weights are the source's own."""
+    return tuple(part for part in components(spec.family) if not (part == "unet" and spec.unet))
+
+
 def weights_of(names: Collection[str], part: str, variant: str | None) -> Weights:
     """The safetensors files of `part` (a folder's name; "" for the root) among `names`.
 
@@ -88,9 +93,14 @@ def _check_shards(shards: list[str]) -> None:
         raise ModelError(f"only {len(shards)} of {total} shards are there ({shards[0]}, ...): get the others")
 
 
-def files_of(spec: ModelSpec | VaeSpec, names: Collection[str]) -> list[str]:
+def files_of(spec: ModelSpec | VaeSpec | FileSpec, names: Collection[str]) -> list[str]:
     """What is needed of `names` to load `spec`, small files first. Raises ModelError for what is missing."""
-    if isinstance(spec, VaeSpec):
+    if isinstance(spec, FileSpec) and spec.file:
+        check_not_pickled(spec.file)
+        if spec.file not in names:
+            raise ModelError(f"{spec.file} is missing: check its name")
+        return [spec.file]
+    if not isinstance(spec, ModelSpec):
         return [_needed(names, "config.json"), *weights_of(names, "", None).files]
     parts = components(spec.family)
     tokenizers = [
@@ -104,7 +114,7 @@ def files_of(spec: ModelSpec | VaeSpec, names: Collection[str]) -> list[str]:
         _needed(names, SCHEDULER),
         *(_needed(names, f"{part}/config.json") for part in parts),
     ]
-    weights = [file for part in parts for file in weights_of(names, part, spec.variant).files]
+    weights = [file for part in own_parts(spec) for file in weights_of(names, part, spec.variant).files]
     return [*small, *tokenizers, *weights]
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from onestroke.errors import ModelError
-from onestroke.models.catalog import ModelSpec, VaeSpec
+from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
 from onestroke.models.folders import INDEX, SCHEDULER, files_of, names_in
 
+Spec = ModelSpec | VaeSpec | FileSpec
 Progress = Callable[[str, float], None]
 """Told what is being done and how far along it is, 0 to 1."""
 
@@ -27,23 +28,41 @@ SPARE_BYTES = 200_000_000
 """Disk space to leave free."""
 
 
-def is_cached(spec: ModelSpec | VaeSpec) -> bool:
+def is_cached(spec: Spec) -> bool:
     """Whether all that is needed of `spec` is on this machine."""
+    if isinstance(spec, ModelSpec) and not all(map(is_cached, spec.extras)):
+        return False
     if isinstance(spec, ModelSpec) and spec.is_local:
         return Path(spec.source).is_file() or Path(spec.source, INDEX).is_file()
+    if isinstance(spec, FileSpec) and spec.is_local:
+        return Path(spec.source).exists()
     return cached(spec) is not None
 
 
-def cached(spec: ModelSpec | VaeSpec) -> Path | None:
-    """The folder in the hub's cache that holds all of `spec` at its revision."""
-    folder = _snapshot(spec.source, spec.revision, INDEX if isinstance(spec, ModelSpec) else "config.json")
+def cached(spec: Spec) -> Path | None:
+    """The folder (for one file: that file) in the hub's cache that holds all of `spec` at its revision.
+
+    What lies beside a model's source (`ModelSpec.extras`) is asked for by itself.
+    """
+    folder = _snapshot(spec.source, spec.revision, _first(spec))
     if folder is None:
         return None
     try:
         files_of(spec, names_in(folder))
     except ModelError:
         return None
-    return folder
+    return _within(folder, spec)
+
+
+def _first(spec: Spec) -> str:
+    """A file that is there if anything of `spec` is."""
+    if isinstance(spec, ModelSpec):
+        return INDEX
+    return (spec.file if isinstance(spec, FileSpec) else "") or "config.json"
+
+
+def _within(folder: Path, spec: Spec) -> Path:
+    return folder / spec.file if isinstance(spec, FileSpec) else folder
 
 
 def _snapshot(source: str, revision: str | None, name: str) -> Path | None:
@@ -73,8 +92,8 @@ def describe(source: str, revision: str | None) -> Path:
     return Path(paths[0]).parent
 
 
-def fetch(spec: ModelSpec | VaeSpec, progress: Progress = lambda stage, fraction: None) -> Path:
-    """The folder that holds `spec`, from the cache or, file by file, from the hub.
+def fetch(spec: Spec, progress: Progress = lambda stage, fraction: None) -> Path:
+    """The folder (for one file: that file) that holds `spec`, from the cache or, file by file, from the hub.
 
     A connection that breaks is taken up where it was, and files that are whole are kept for the next time; the one
     at which the process ended is not. Raises ModelError for everything that can go wrong, with the cure.
@@ -100,7 +119,7 @@ def fetch(spec: ModelSpec | VaeSpec, progress: Progress = lambda stage, fraction
         for name in wanted[1:]:
             hf_hub_download(spec.source, name, revision=info.sha, tqdm_class=bar)
     progress(f"downloaded {spec.name}", 1.0)
-    return Path(first).parent
+    return _within(Path(first).parents[wanted[0].count("/")], spec)
 
 
 def check_disk(name: str, needed: int) -> None:

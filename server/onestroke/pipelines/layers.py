@@ -41,7 +41,7 @@ class Conv(nn.Module):
     """A convolution of stride 1, with an optional residual to add and an optional ReLU behind it.
 
     `weight` is (out, in, height, width). Weights are packed at the first call, for its spatial size; other
-    sizes work too.
+    sizes work too. A `weight` that is put in later is packed in the same way.
     """
 
     def __init__(
@@ -57,16 +57,17 @@ class Conv(nn.Module):
         self.weight = weight.detach()
         self.bias = None if bias is None else bias.detach()
         self.padding, self.stride, self.relu = padding, stride, relu
-        self._packs, self._packed = packs(weight), False
+        self._packs = packs(weight)
+        self._shape: list[int] = []
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         if not self._packs:
             return self._plain(x, residual)
-        if not self._packed:
+        if not self.weight.is_mkldnn:
+            self._shape = self._shape or list(x.shape)
             self.weight = _OPS._reorder_convolution_weight(
-                self.weight, self.padding, self.stride, (1, 1), 1, list(x.shape)
+                self.weight, self.padding, self.stride, (1, 1), 1, self._shape
             )
-            self._packed = True
         shape = (self.padding, self.stride, (1, 1), 1)
         if residual is None:
             after = "relu" if self.relu else "none"
@@ -88,20 +89,19 @@ class Conv(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A bf16 linear layer whose weights are packed at the first call."""
+    """A bf16 linear layer whose weights are packed at the first call; see `Conv`."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight = linear.weight.detach()
         self.bias = None if linear.bias is None else linear.bias.detach()
-        self._packed = False
+        self._rows = 0
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        if not self._packed:
-            rows = x.numel() // x.shape[-1]
-            self.weight = _OPS._reorder_linear_weight(self.weight, rows)
-            self._packed = True
+        if not self.weight.is_mkldnn:
+            self._rows = self._rows or x.numel() // x.shape[-1]
+            self.weight = _OPS._reorder_linear_weight(self.weight, self._rows)
         packed: torch.Tensor = _OPS._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return packed
 

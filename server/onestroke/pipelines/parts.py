@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from onestroke.errors import ModelError
 from onestroke.models import hub
-from onestroke.models.catalog import ModelSpec, VaeSpec
+from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
 from onestroke.models.checkpoints import read_header, recognise
 from onestroke.models.choosing import vae_of
 from onestroke.models.folders import (
@@ -31,10 +31,13 @@ from onestroke.models.folders import (
     components,
     family_of,
     names_in,
+    own_parts,
     read_json,
     weights_of,
 )
 from onestroke.pipelines import single_file
+from onestroke.pipelines.adapters import merge
+from onestroke.pipelines.lora import read_lora
 from onestroke.pipelines.memory import check_memory
 from onestroke.pipelines.rows import Progress
 
@@ -54,6 +57,11 @@ class Parts(NamedTuple):
     scheduler: dict[str, Any]
     options: dict[str, Any]
 
+    @property
+    def networks(self) -> dict[str, Any]:
+        """What a LoRA can adapt, by the names that diffusers gives them."""
+        return {"unet": self.unet, **dict(zip(TEXT_ENCODERS["sdxl"], self.text_encoders, strict=False))}
+
 
 def read_parts(
     spec: ModelSpec, dtype: torch.dtype, progress: Progress = lambda stage, fraction: None
@@ -65,6 +73,8 @@ def read_parts(
     source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
     with explained(spec.name, spec.source):
         parts = (_from_folder if source.is_dir() else _from_file)(spec, source, dtype, progress)
+    for lora in spec.loras:
+        merge(parts.networks, read_lora(located(lora, progress), parts.unet.config))
     progress(f"loading {spec.name}: vae", 0.9)
     parts = parts._replace(
         vae=read_vae(spec, dtype, progress), scheduler={**parts.scheduler, **dict(spec.scheduler)}
@@ -76,6 +86,18 @@ def read_parts(
             "give another --vae"
         )
     return parts
+
+
+def located(extra: FileSpec, progress: Progress = lambda stage, fraction: None) -> Path:
+    """Where `extra` is on this machine, fetched if need be. Raises ModelError."""
+    return Path(extra.source) if extra.is_local else hub.fetch(extra, progress)
+
+
+def read_other_unet(place: Path, model: Path, dtype: torch.dtype) -> Any:
+    """The UNet at `place`, a folder or a file, in place of the one that the folder `model` describes."""
+    if place.is_dir():
+        return read_part(UNet2DConditionModel, place, "", names_in(place), None, dtype)
+    return single_file.read_unet_file(place, model, dtype)
 
 
 def read_vae(spec: ModelSpec, dtype: torch.dtype, progress: Progress = lambda stage, fraction: None) -> Any:
@@ -109,14 +131,19 @@ def _from_folder(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Pr
     family = family_of(index, spec.name)
     names = names_in(folder)
     parts = components(family)
-    files = [file for part in parts for file in weights_of(names, part, spec.variant).files]
-    check_memory(spec.name, parameters(folder, files), dtype)
+    files = [
+        folder / file for part in own_parts(spec) for file in weights_of(names, part, spec.variant).files
+    ]
+    other = located(spec.unet, progress) if spec.unet else None
+    if other:
+        files += sorted(other.glob("*.safetensors")) if other.is_dir() else [other]
+    check_memory(spec.name, parameters(files), dtype)
 
     def read(kind: Any, part: str) -> Any:
         progress(f"loading {spec.name}: {part}", parts.index(part) / len(parts))
         return read_part(kind, folder, part, names, spec.variant, dtype)
 
-    unet = read(UNet2DConditionModel, "unet")
+    unet = read_other_unet(other, folder, dtype) if other else read(UNet2DConditionModel, "unet")
     encoders = tuple(
         read(CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection, part)
         for part in TEXT_ENCODERS[family]
@@ -139,7 +166,10 @@ def _from_file(spec: ModelSpec, path: Path, dtype: torch.dtype, progress: Progre
     check_memory(spec.name, single_file.parameters_in(path), dtype)
     configs = single_file.configs_of(layout)
     progress(f"loading {spec.name}: unet", 0.0)
-    unet = single_file.read_unet(path, layout, dtype)
+    if spec.unet:
+        unet = read_other_unet(located(spec.unet, progress), configs, dtype)
+    else:
+        unet = single_file.read_unet(path, layout, dtype)
     progress(f"loading {spec.name}: text encoders", 0.6)
     return Parts(
         unet=unet,
@@ -167,7 +197,7 @@ def read_part(
 ) -> Any:
     """One component by its library's own loader, complete or not at all."""
     weights = weights_of(names, part, variant)
-    parameters(folder, weights.files)
+    parameters([folder / file for file in weights.files])
     model, info = kind.from_pretrained(
         folder,
         subfolder=part,
@@ -190,9 +220,9 @@ def check_complete(part: str, missing: Sequence[str]) -> None:
         )
 
 
-def parameters(folder: Path, files: Sequence[str]) -> int:
+def parameters(files: Sequence[Path]) -> int:
     """How many numbers these safetensors files hold. Raises ModelError for a file that is not whole."""
-    headers = [read_header(folder / file) for file in files if file.endswith(".safetensors")]
+    headers = [read_header(file) for file in files if file.suffix == ".safetensors"]
     return sum(tensor.numel for header in headers for tensor in header.tensors.values())
 
 

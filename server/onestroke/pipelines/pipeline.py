@@ -253,8 +253,7 @@ def check_request(request: GenerationRequest, spec: ModelSpec) -> None:
     if (request.width, request.height) not in spec.sizes:
         field = "width" if request.width not in {width for width, _ in spec.sizes} else "height"
         raise InvalidRequest(f"{request.width}x{request.height} is not a size of {spec.name}: {sizes}", field)
-    if not 1 <= request.steps <= spec.max_steps:
-        raise InvalidRequest(f"steps must be 1 to {spec.max_steps}, not {request.steps}", "steps")
+    spec.check_steps(request.steps)
     if not 0 <= request.seed < MAX_SEED:
         raise InvalidRequest(f"seed must be 0 to {MAX_SEED - 1}, not {request.seed}", "seed")
     if not 0 <= request.guidance_scale < float("inf"):

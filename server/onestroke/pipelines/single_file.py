@@ -45,11 +45,22 @@ def parameters_in(path: Path) -> int:
 
 
 def read_unet(path: Path, layout: Layout, dtype: torch.dtype) -> Any:
-    return _read(UNet2DConditionModel, _tensors(path, UNET), layout, "unet", dtype)
+    return _read(UNet2DConditionModel, _tensors(path, UNET), configs_of(layout), "unet", dtype)
 
 
 def read_own_vae(path: Path, layout: Layout, dtype: torch.dtype) -> Any:
-    return _read(AutoencoderKL, _tensors(path, VAE), layout, "vae", dtype)
+    return _read(AutoencoderKL, _tensors(path, VAE), configs_of(layout), "vae", dtype)
+
+
+def read_unet_file(path: Path, model: Path, dtype: torch.dtype) -> Any:
+    """A UNet alone in a file, in diffusers' layout or the original, of the shape of the one in the folder `model`.
+
+    Raises ModelError.
+    """
+    names = read_header(path).tensors
+    if not any(name.removeprefix(UNET).startswith(("input_blocks.", "down_blocks.")) for name in names):
+        raise ModelError(f"{path} holds no UNet")
+    return _read(UNet2DConditionModel, _tensors(path, ""), model, "unet", dtype)
 
 
 def read_text_encoders(path: Path, layout: Layout, dtype: torch.dtype) -> tuple[Any, ...]:
@@ -97,9 +108,10 @@ def read_vae_file(path: Path, family: str, dtype: torch.dtype) -> Any:
     )
 
 
-def _read(kind: Any, tensors: dict[str, torch.Tensor], layout: Layout, part: str, dtype: torch.dtype) -> Any:
+def _read(kind: Any, tensors: dict[str, torch.Tensor], config: Path, part: str, dtype: torch.dtype) -> Any:
+    """The part whose configuration is in the diffusers folder `config`."""
     model = kind.from_single_file(
-        tensors, config=str(configs_of(layout)), subfolder=part, dtype=dtype, local_files_only=True
+        tensors, config=str(config), subfolder=part, dtype=dtype, local_files_only=True
     )
     return _whole(model, part)
 

@@ -75,7 +75,7 @@ def load(
 def _read(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Progress) -> dict[str, Any]:
     names, wanted = names_in(folder), components("muse")
     files = [file for part in wanted for file in weights_of(names, part, spec.variant).files]
-    check_memory(spec.name, parameters(folder, files), dtype)
+    check_memory(spec.name, parameters([folder / file for file in files]), dtype)
     networks = {}
     for done, part in enumerate(wanted):
         progress(f"loading {spec.name}: {part}", done / len(wanted))
