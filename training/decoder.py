@@ -127,6 +127,12 @@ def load(path: Path | None = None) -> AutoencoderTiny:
     return vae
 
 
+def shipped_vae() -> AutoencoderTiny:
+    """The decoder that ships."""
+    vae: AutoencoderTiny = AutoencoderTiny.from_pretrained(SHIPPED / "vae", torch_dtype=torch.float32)
+    return vae.eval()
+
+
 def shipped(vae: AutoencoderTiny) -> bool:
     """Load the shipped weights, if they are there and fit."""
     if not (SHIPPED / "vae" / "config.json").exists():

@@ -24,13 +24,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from onestroke.models.catalog import CATALOG
-from training import codes, text
+from training import codes, measures, text
 from training.captions import Captions
 from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, WHITE, Target, is_natural
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
-from training.data import SIZES, keywords, read_json
+from training.data import SIZES, keywords, load_art, read_json
 from training.grammar import LEXICON, parse
-from training.latents import CHANNELS, EDGE, GRID, PALETTE, Composer, Pose, Scene, cropped, washes
+from training.latents import CHANNELS, EDGE, GRID, PALETTE, PLACED, Composer, Pose, Scene, cropped, washes
 
 SMALL = 64
 STRANGERS = (
@@ -117,13 +117,20 @@ def pose_of(seed: int) -> Pose:
 
 
 def draw(
-    pipeline: StableDiffusionXLPipeline, prompts: list[str], seeds: list[int], steps: int = 1, batch: int = 8
+    pipeline: StableDiffusionXLPipeline,
+    prompts: list[str],
+    seeds: list[int],
+    steps: int = 1,
+    batch: int = 8,
+    guidance: float = 0.0,
+    crop: tuple[int, int] | None = None,
 ) -> NDArray[np.uint8]:
-    """(n, 512, 512, 3) pictures through the whole pipeline, in bf16 autocast."""
+    """(n, 512, 512, 3) pictures through the whole pipeline, in bf16 autocast; one `crop`, or the seeds' own."""
     made = np.empty((len(prompts), EDGE, EDGE, 3), np.uint8)
+    corners = [crop or crop_of(seed) for seed in seeds]
     # diffusers crops a whole call alike
-    order = sorted(range(len(prompts)), key=lambda i: crop_of(seeds[i]))
-    for crop, alike in itertools.groupby(order, key=lambda i: crop_of(seeds[i])):
+    order = sorted(range(len(prompts)), key=lambda i: corners[i])
+    for corner, alike in itertools.groupby(order, key=lambda i: corners[i]):
         rest = list(alike)
         while rest:
             some, rest = rest[:batch], rest[batch:]
@@ -131,10 +138,10 @@ def draw(
                 out = pipeline(
                     [prompts[i] for i in some],
                     num_inference_steps=steps,
-                    guidance_scale=0.0,
+                    guidance_scale=guidance,
                     height=EDGE,
                     width=EDGE,
-                    crops_coords_top_left=crop,
+                    crops_coords_top_left=corner,
                     generator=[torch.Generator().manual_seed(seeds[i]) for i in some],
                     output_type="np",
                 ).images
@@ -147,8 +154,8 @@ class Judge:
 
     def __init__(self, composer: Composer | None = None) -> None:
         """Compose every concept, plain and in all colours, once, small."""
-        self.composer = composer or Composer()
         self.middle = Pose(0, 0, SIZES[len(SIZES) // 2])
+        self.composer = composer or Composer(*load_art((self.middle.size, PLACED)))
         shades: list[int | None] = [None, *range(len(COLOUR_NAMES))]
         self.small = torch.zeros(len(CONCEPTS), len(shades), 4, SMALL * 2, SMALL * 2)
         for i in range(len(CONCEPTS)):
@@ -169,11 +176,7 @@ class Judge:
         """What a picture shows, and whether it is the target."""
         x = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
         small = F.avg_pool2d(x, EDGE // SMALL)
-        corners = torch.cat(
-            [x[:, i : i + 20, j : j + 20].reshape(3, -1) for i in (0, -20) for j in (0, -20)], 1
-        )
-        shade = corners.median(1).values
-        background = int((torch.from_numpy(PALETTE) - shade).norm(dim=1).argmin())
+        background = measures.corner_colour(picture)
         pose = pose_of(seed)
         row = 0 if target.colour is None else 1 + target.colour
         plain = torch.from_numpy(PALETTE[target.background])[None, :, None, None].expand(1, 3, SMALL, SMALL)
@@ -188,12 +191,15 @@ class Judge:
             shades = self.candidates(self.small[target.concept], pose, target.background)
             found = int((shades - small).pow(2).mean((1, 2, 3)).argmin())
             result["colour"] = found == row or bool((shades[found] - shades[row]).abs().mean() < 0.004)
-        scene = Scene(target.concept, target.colour, target.background, pose)
+        result["psnr"] = float(-10 * torch.log10((x - self.true(target, seed)).pow(2).mean() + 1e-6))
+        return result
+
+    def true(self, target: Target, seed: int) -> Tensor:
+        """The right picture (3, 512, 512) in 0..1 for a target and a seed."""
+        scene = Scene(target.concept, target.colour, target.background, pose_of(seed))
         cutout = torch.from_numpy(self.composer.cutout(scene)).permute(2, 0, 1).float() / 255
         wash = washes(noise_of(seed), torch.from_numpy(PALETTE[[target.background]]))
-        true = cutout[:3] + (1 - cutout[3:]) * F.interpolate(wash, size=EDGE)[0]
-        result["psnr"] = float(-10 * torch.log10((x - true).pow(2).mean() + 1e-6))
-        return result
+        return cutout[:3] + (1 - cutout[3:]) * F.interpolate(wash, size=EDGE)[0]
 
 
 def sheet(pictures: NDArray[np.uint8], titles: list[str], columns: int, path: Path, edge: int = 128) -> None:

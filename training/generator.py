@@ -180,19 +180,22 @@ class Batches:
         """Everything random comes from `seed`. With a `reader`, half of the codes are what it reads in captions."""
         self.composer, self.encoder, self.reader = composer, encoder, reader
         self.rng = np.random.default_rng(seed)
-        self.parts: dict[tuple[int | None, int | None], Tensor] = {}
+        self.parts: dict[tuple[int | None, int | None, bool], Tensor] = {}
 
-    def latents(self, target: codes.Target, crop: Sequence[int], background: Tensor) -> Tensor:
+    def latents(
+        self, target: codes.Target, crop: Sequence[int], background: Tensor, mirrored: bool = False
+    ) -> Tensor:
         """(24, 32, 32), scaled, over a background (3, 32, 32) that is even within a patch.
 
         They are linear in the background: one over black and one per primary are kept, with a margin on every side
         (the art's own margin is empty), so that any crop is a view.
         """
-        key = (target.concept, target.colour)
+        key = (target.concept, target.colour, mirrored)
         if key not in self.parts:
-            scene = Scene(*key, target.background, Pose(0, 0, PLACED))
+            scene = Scene(*key[:2], target.background, Pose(0, 0, PLACED))
             primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
             cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
+            cutouts = cutouts.flip(2) if mirrored else cutouts
             parts = self.encoder.cutouts(cutouts, primaries) * SCALING
             parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
             self.parts[key] = F.pad(parts, (REACH,) * 4, mode="replicate").half()

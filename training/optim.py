@@ -104,6 +104,16 @@ class Average:
             keep = min(0.5 ** (self.every / self.half_life), self.steps / (self.steps + 10 * self.every))
             torch._foreach_lerp_(self.mean, [p.data for p in self.live], 1 - keep)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The mean, for a checkpoint."""
+        return {"mean": self.mean, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the mean back."""
+        self.steps = int(state["steps"])
+        for mine, saved in zip(self.mean, state["mean"], strict=True):
+            mine.copy_(saved)
+
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange live and averaged weights; call again to undo."""
