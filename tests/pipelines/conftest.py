@@ -31,12 +31,12 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
 
 @pytest.fixture(scope="session", params=["float32", "bfloat16"])
 def pipeline(spec: ModelSpec, request: pytest.FixtureRequest) -> Pipeline:
-    return load(spec, device="cpu", dtype=request.param)
+    return load(spec, device="cpu", dtype=request.param, threads=2)
 
 
 @pytest.fixture(scope="session")
 def pipeline32(spec: ModelSpec) -> Pipeline:
-    return load(spec, device="cpu", dtype="float32")
+    return load(spec, device="cpu", dtype="float32", threads=2)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from onestroke.errors import ModelError
+from onestroke.levers import Levers
 from onestroke.models.catalog import ModelSpec
-from onestroke.pipelines.loading import load, pick_device, pick_dtype, power_buckets
+from onestroke.pipelines.loading import load, pick_device, pick_dtype, power_buckets, step_buckets
 from tests.pipelines.tiny_models import save_tiny_pipeline
 
 CPU = torch.device("cpu")
@@ -163,3 +164,21 @@ def test_unknown_dtypes_and_empty_batches_are_refused(spec: ModelSpec) -> None:
 
 def test_buckets_double_up_to_the_largest() -> None:
     assert [power_buckets(n) for n in (1, 2, 6, 8)] == [(1,), (1, 2), (1, 2, 4, 6), (1, 2, 4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "compiled", "threads", "buckets"),
+    [
+        ("cpu", torch.bfloat16, "off", 1, (1, 2, 3, 4, 5, 6, 7, 8, 16, 24)),
+        ("cpu", torch.bfloat16, "off", 2, (1, 2, 4, 6, 8, 16, 24)),
+        ("cpu", torch.bfloat16, "off", 4, (1, 2, 4, 8, 16, 24)),
+        ("cpu", torch.float32, "off", 2, (1, 2, 4, 8, 16, 24)),
+        ("cpu", torch.bfloat16, "full", 1, (1, 2, 4, 8, 16, 24)),
+        ("cuda", torch.float16, "off", 1, (1, 2, 4, 8, 16, 24)),
+    ],
+)
+def test_a_cpu_pads_less_where_that_changes_no_picture(
+    device: str, dtype: torch.dtype, compiled: str, threads: int, buckets: tuple[int, ...]
+) -> None:
+    levers = Levers(compile=compiled)  # type: ignore[arg-type]
+    assert step_buckets(24, torch.device(device), dtype, levers, threads) == buckets
