@@ -48,18 +48,20 @@ class Cost:
         base, slope = getattr(self, verb)
         return base + slope * n if n else 0.0
 
-    def samples(self, sizes: Sequence[int] = (1, 2, 4, 8, 16)) -> tuple[Sample, ...]:
+    def samples(self, sizes: Sequence[int] = (1, 2, 4, 8, 16), model: str = "embedded") -> tuple[Sample, ...]:
         verbs = ("encode", "step", "decode")
-        return tuple(Sample(verb, n, self.of(verb, n)) for verb in verbs for n in sizes)
+        return tuple(Sample(model, verb, n, self.of(verb, n)) for verb in verbs for n in sizes)
 
 
 @dataclass
 class FakeLink:
-    """A worker on the loop's own clock. `passes` is what it was asked to do; `hold` makes it hang."""
+    """A worker on the loop's own clock. `passes` is what it was asked to do; `hold` makes it hang; `others` are the
+    costs of models beside the embedded one."""
 
     scheduler: Scheduler
     name: str = "worker-0"
     cost: Cost = field(default_factory=Cost)
+    others: dict[str, Cost] = field(default_factory=dict)
     hold: bool = False
     fail: set[str] = field(default_factory=set)
     passes: list[Pass] = field(default_factory=list)
@@ -69,7 +71,10 @@ class FakeLink:
 
     def start(self) -> FakeLink:
         self.scheduler.on_start(self)
-        self.scheduler.on_reply(self, Ready("fake", "float32", 1, 1, self.cost.samples()))
+        samples = [*self.cost.samples()]
+        for model, cost in self.others.items():
+            samples += cost.samples(model=model)
+        self.scheduler.on_reply(self, Ready("fake", "float32", 1, 1, tuple(samples)))
         return self
 
     def send(self, command: Command) -> None:
@@ -92,13 +97,14 @@ class FakeLink:
     def _run(self, order: Pass) -> None:
         loop = asyncio.get_running_loop()
         unet_rows = sum(self.requests[row].unet_rows for row in order.step)
+        cost = self.others.get(order.model, self.cost)
         seconds = [
-            self.cost.of("encode", len(order.encode)),
-            self.cost.of("step", unet_rows),
-            self.cost.of("decode", len(order.decode)),
+            cost.of("encode", len(order.encode)),
+            cost.of("step", unet_rows),
+            cost.of("decode", len(order.decode)),
         ]
         samples = tuple(
-            Sample(verb, n, took)
+            Sample(order.model, verb, n, took)
             for verb, n, took in zip(
                 ("encode", "step", "decode"),
                 (len(order.encode), unet_rows, len(order.decode)),
@@ -199,12 +205,12 @@ class FakeEngine:
         return ["a double"]
 
 
-def load_fake(spec: ModelSpec, **_: Any) -> FakeEngine:
-    if spec.name == "broken":
+def load_fake(specs: Sequence[ModelSpec], **_: Any) -> dict[str, FakeEngine]:
+    if "broken" in (spec.name for spec in specs):
         from onestroke.errors import ModelError
 
-        raise ModelError("the weights are cut short")
-    return FakeEngine()
+        raise ModelError("broken: the weights are cut short")
+    return {spec.name: FakeEngine() for spec in specs}
 
 
 FAKE_ENGINE = "tests.doubles:load_fake"

@@ -65,7 +65,7 @@ def converse(scheduler: Scheduler, **settings: Any) -> tuple[FakeSocket, asyncio
     """A conversation that has said hello."""
     socket = FakeSocket()
     changed = scheduler.settings.model_copy(update=settings)
-    context = Context(changed, CATALOG["embedded"], scheduler, Metrics())
+    context = Context(changed, (CATALOG["embedded"],), scheduler, Metrics())
     task = asyncio.create_task(Conversation(socket, context).run())  # type: ignore[arg-type]
     socket.say(type="hello")
     return socket, task

@@ -29,3 +29,12 @@ def test_settings_cannot_be_changed() -> None:
 )
 def test_loopback(host: str, loopback: bool) -> None:
     assert Settings(host=host).is_loopback is loopback
+
+
+def test_models_are_one_or_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().model == ("auto",)
+    assert Settings(model="sd15").model == ("sd15",)
+    monkeypatch.setenv("ONESTROKE_MODEL", "embedded, sd15")
+    assert Settings().model == ("embedded", "sd15")
+    with pytest.raises(ValidationError):
+        Settings(model=())

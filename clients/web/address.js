@@ -1,21 +1,23 @@
 /** A picture as text: the page's own address, a file name, a curl command. */
 
 /**
- * The words and the seed live in the page's hash, so that a link draws the same picture.
- * @returns {{prompt: string, seed: number|undefined, steps: number|undefined}}
+ * Words, seed, steps and, where there is a choice, the model live in the page's hash: a link draws the same picture.
+ * @returns {{prompt: string, model: string|undefined, seed: number|undefined, steps: number|undefined}}
  */
 export function readHash(hash = location.hash) {
   const values = new URLSearchParams(hash.slice(1));
   return {
     prompt: values.get("prompt") ?? "",
+    model: values.get("model") ?? undefined,
     seed: wholeNumber(values.get("seed")),
     steps: wholeNumber(values.get("steps")),
   };
 }
 
-/** @param {{prompt: string, seed: number, steps: number}} state */
-export function writeHash({ prompt, seed, steps }) {
-  const hash = prompt === "" ? "" : `#${new URLSearchParams({ prompt, seed, steps })}`;
+/** @param {{prompt: string, model?: string, seed: number, steps: number}} state */
+export function writeHash({ prompt, model, seed, steps }) {
+  const chosen = model === undefined ? {} : { model };
+  const hash = prompt === "" ? "" : `#${new URLSearchParams({ prompt, ...chosen, seed, steps })}`;
   // replaceState, not the hash itself: the back button leaves the page, it does not walk through every word.
   history.replaceState(null, "", location.pathname + location.search + hash);
 }

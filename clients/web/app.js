@@ -160,8 +160,8 @@ function keep() {
 const isCurrent = () => !stream.lagging && easel.shown?.prompt.trim() === words.value.trim();
 
 function remember() {
-  const { seed, steps } = controls.options;
-  writeHash({ prompt: isBlank(words.value) ? "" : words.value, seed, steps });
+  const { model, seed, steps } = controls.options;
+  writeHash({ prompt: isBlank(words.value) ? "" : words.value, model, seed, steps });
 }
 
 /** Everything on the page that follows from the words and the picture. */
@@ -199,11 +199,10 @@ function showReading(output, text) {
 
 // The server's word
 
-stream.addEventListener("ready", ({ detail: { model, limits } }) => {
+stream.addEventListener("ready", ({ detail: { models, limits } }) => {
   maxChars = limits?.max_prompt_chars ?? Infinity;
-  showModel(model, part);
   const before = JSON.stringify(controls.options);
-  controls.offer(model, wanted);
+  controls.offer(models, wanted);
   wanted = {};
   // What was typed before the model was known may have asked for steps that it does not have.
   if (JSON.stringify(controls.options) !== before) draw(lastKey);
@@ -233,6 +232,7 @@ words.addEventListener("keydown", (event) => {
 
 controls.addEventListener("change", () => draw());
 controls.addEventListener("dice", anotherTake);
+controls.addEventListener("model", () => showModel(controls.model, part));
 
 controls.addEventListener("invalid", ({ detail: message }) => {
   if (message) voice.say("error", message);

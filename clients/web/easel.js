@@ -5,6 +5,7 @@
  * @property {Blob} blob
  * @property {number} seq
  * @property {string} prompt
+ * @property {string} model
  * @property {number} seed
  * @property {number} steps
  * @property {number} width

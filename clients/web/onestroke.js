@@ -20,6 +20,7 @@
 /**
  * How a picture is to be drawn. What is left out is the server's choice.
  * @typedef {object} DrawOptions
+ * @property {string} [model] one of those that `ready` named
  * @property {number} [seed] 0 <= seed < 2^53. Left out, the session keeps one seed of the server's choosing.
  * @property {number} [steps]
  * @property {number} [guidance_scale]
@@ -49,6 +50,7 @@
  * @typedef {object} Picture
  * @property {number} seq the number that `type()` returned for it
  * @property {string} prompt
+ * @property {string} model
  * @property {number} seed the seed used, whoever chose it
  * @property {number} steps
  * @property {number} width
@@ -131,7 +133,7 @@ export const isBlank = (prompt) => prompt.trim() === "";
  * Events, all CustomEvents with a `detail`:
  * - `state` {state, attempt, retryInMs?, reason?}: the connection changed, see `state`
  * - `status` {stage, fraction}: the model is warming up; fraction is 0 to 1
- * - `ready` {session, model, limits}: pictures can be made
+ * - `ready` {session, model, models, limits}: pictures can be made; `model` is the default one of `models`
  * - `image` {@link Picture}; its seq is above every earlier one's
  * - `superseded` {through}: of the requests up to here, those still waiting will not be drawn
  * - `failed` {@link Failure}
@@ -399,13 +401,13 @@ export class OnestrokeStream extends EventTarget {
     }
   }
 
-  #onReady({ session, model, limits }) {
+  #onReady({ session, model, models = [model], limits }) {
     this.#enter("ready");
     this.#holdOff = 0;
     this.#setTimer("healthy", HEALTHY_AFTER, () => {
       this.#attempt = 0;
     });
-    this.#emit("ready", { session, model, limits });
+    this.#emit("ready", { session, model, models, limits });
     this.#flush();
   }
 
@@ -420,6 +422,7 @@ export class OnestrokeStream extends EventTarget {
     this.#emit("image", {
       seq,
       prompt: header.prompt,
+      model: header.model,
       seed,
       steps: header.steps,
       width: header.width,
@@ -544,7 +547,7 @@ function afterFrame(then) {
  * The address of a picture, for `<img src>`, a link or curl.
  *
  * @param {string} prompt
- * @param {DrawOptions & {format?: string, model?: string}} [options]
+ * @param {DrawOptions & {format?: string}} [options]
  * @param {string|URL} [server]
  * @returns {string}
  */
@@ -562,7 +565,7 @@ export function generateUrl(prompt, options = {}, server = globalThis.location?.
  * Draws one picture.
  *
  * @param {string} prompt
- * @param {DrawOptions & {format?: string, model?: string}} [options]
+ * @param {DrawOptions & {format?: string}} [options]
  * @param {{server?: string|URL, token?: string, signal?: AbortSignal}} [how]
  * @returns {Promise<{blob: Blob, headers: Headers}>}
  * @throws {OnestrokeError} with the server's code and message

@@ -20,7 +20,7 @@ export class Strip {
     list.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
-  /** Keeps a picture, once: the same words, seed and steps move to the front. @param {Sheet} sheet */
+  /** Keeps a picture, once: the same words, model, seed and steps move to the front. @param {Sheet} sheet */
   keep(sheet) {
     const known = this.#kept.find((entry) => sameRequest(entry.sheet, sheet));
     if (known) this.#drop(known);
@@ -90,4 +90,4 @@ export class Strip {
 }
 
 const sameRequest = (a, b) =>
-  a.prompt === b.prompt && a.seed === b.seed && a.steps === b.steps && a.width === b.width && a.height === b.height;
+  a.model === b.model && a.prompt === b.prompt && a.seed === b.seed && a.steps === b.steps && a.width === b.width && a.height === b.height;

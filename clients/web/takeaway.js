@@ -48,8 +48,8 @@ export class Takeaway {
   }
 
   #url() {
-    const { prompt, seed, steps, width, height, blob } = this.#offer;
-    return generateUrl(prompt, { seed, steps, width, height, format: blob.type.replace("image/", "") });
+    const { prompt, model, seed, steps, width, height, blob } = this.#offer;
+    return generateUrl(prompt, { model, seed, steps, width, height, format: blob.type.replace("image/", "") });
   }
 
   async #copy(button, text) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 from fastapi import FastAPI
@@ -27,12 +27,12 @@ log = structlog.get_logger(__name__)
 
 def create_app(
     settings: Settings,
-    spec: ModelSpec,
+    specs: Sequence[ModelSpec],
     *,
     engine: str = TORCH_ENGINE,
     on_change: Callable[[Scheduler], None] = lambda scheduler: None,
 ) -> FastAPI:
-    """The server as an ASGI app; its lifespan starts the workers and drains them again.
+    """The server of `specs`, the first by default, as an ASGI app; its lifespan starts the workers and drains them.
 
     `engine` names the worker's engine factory (tests put a double there); `on_change` is called whenever
     readiness or progress changes.
@@ -41,8 +41,8 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with serving(settings, spec, metrics, engine=engine) as scheduler:
-            app.state.context = Context(settings, spec, scheduler, metrics)
+        async with serving(settings, specs, metrics, engine=engine) as scheduler:
+            app.state.context = Context(settings, tuple(specs), scheduler, metrics)
             unwatch = scheduler.watch(lambda: on_change(scheduler))
             yield
             unwatch()
@@ -64,16 +64,24 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: Settings, spec: ModelSpec, metrics: Metrics, *, engine: str = TORCH_ENGINE, quiet: bool = False
+    settings: Settings,
+    specs: Sequence[ModelSpec],
+    metrics: Metrics,
+    *,
+    engine: str = TORCH_ENGINE,
+    quiet: bool = False,
 ) -> AsyncIterator[Scheduler]:
-    """A scheduler with its workers, one per device; leaving the block answers what was accepted."""
+    """A scheduler with its workers, one per device and each with all `specs`; leaving the block answers what was
+    accepted."""
     scheduler = Scheduler(settings, metrics)
     devices = spell_out(settings.device)
     threads = threads_each(settings.threads, len(devices))
     supervisors = [
         Supervisor(
             f"worker-{i}",
-            WorkerConfig(spec, device, settings.dtype, threads, settings.max_batch, engine, settings.levers),
+            WorkerConfig(
+                tuple(specs), device, settings.dtype, threads, settings.max_batch, engine, settings.levers
+            ),
             scheduler,
         )
         for i, device in enumerate(devices)

@@ -24,11 +24,15 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ModelFlag = Annotated[
-    str | None,
+MODEL_HELP = (
+    "auto, a catalog name (see `onestroke models`), a hub id (owner/name), a diffusers folder, or a "
+    ".safetensors file (SDXL, SD 2.1, SD 1.5)."
+)
+ModelFlag = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
+ModelsFlag = Annotated[
+    list[str] | None,
     typer.Option(
-        help="auto, a catalog name (see `onestroke models`), a hub id (owner/name), a diffusers folder, or a "
-        ".safetensors file (SDXL, SD 2.1, SD 1.5)."
+        "--model", help=f"{MODEL_HELP} Several times: several models, the first by default. [default: auto]"
     ),
 ]
 RevisionFlag = Annotated[
@@ -134,7 +138,7 @@ def _root(
 
 @cli.command()
 def serve(
-    model: ModelFlag = None,
+    model: ModelsFlag = None,
     revision: RevisionFlag = None,
     vae: VaeFlag = None,
     unet: UnetFlag = None,
@@ -261,7 +265,7 @@ def fetch(
 
 @cli.command()
 def warm(
-    model: ModelFlag = None,
+    model: ModelsFlag = None,
     revision: RevisionFlag = None,
     vae: VaeFlag = None,
     unet: UnetFlag = None,

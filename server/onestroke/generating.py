@@ -15,7 +15,7 @@ from onestroke.errors import InvalidRequest
 from onestroke.metrics import Metrics
 from onestroke.models import hub
 from onestroke.models.catalog import FileSpec, VaeSpec
-from onestroke.models.choosing import choose, choose_from, vae_of
+from onestroke.models.choosing import choose, choose_all, vae_of
 from onestroke.scheduling.rows import Lane
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
@@ -43,13 +43,13 @@ async def generate_files(
         raise InvalidRequest(f"--output must end in one of {', '.join(FORMATS)}", "output")
     if not output.parent.is_dir():
         raise InvalidRequest(f"--output: there is no folder {output.parent}", "output")
-    spec = choose_from(settings).spec
+    spec = choose_all(settings)[0].spec
     ask = Ask(prompt, seed=seed, steps=steps, size=size, format=FORMATS[output.suffix.lower()])
-    requests = resolve(ask, spec, settings.max_prompt_chars, n)
+    requests = resolve(ask, [spec], settings.max_prompt_chars, n)
     rows = sum(request.unet_rows for request in requests)  # nothing larger is worth its warming up
     quick = {name: "off" for name in ("compile", "graphs") if getattr(settings, name) == "auto"}
     settings = settings.model_copy(update={"max_batch": min(settings.max_batch, rows), **quick})
-    async with serving(settings, spec, Metrics(), quiet=True) as scheduler:
+    async with serving(settings, [spec], Metrics(), quiet=True) as scheduler:
         with _bars() as bars:
             await _warm_up(scheduler, bars, spec.name)
             await _draw(scheduler, bars, requests, output)
@@ -60,8 +60,8 @@ async def warm(settings: Settings) -> None:
 
     Raises ModelError.
     """
-    spec, began, last = choose_from(settings).spec, time.monotonic(), ""
-    async with serving(settings, spec, Metrics(), quiet=True) as scheduler:
+    specs, began, last = [spec for spec, _ in choose_all(settings)], time.monotonic(), ""
+    async with serving(settings, specs, Metrics(), quiet=True) as scheduler:
 
         def show() -> None:
             nonlocal last
@@ -73,7 +73,7 @@ async def warm(settings: Settings) -> None:
         await until_ready(scheduler)
         unwatch()
         for worker in scheduler.workers():
-            for line in (f"{spec.name} on {worker.device}", *worker.notes):
+            for line in (f"{', '.join(spec.name for spec in specs)} on {worker.device}", *worker.notes):
                 print(line)
 
 

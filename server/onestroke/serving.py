@@ -14,7 +14,7 @@ import uvicorn
 
 from onestroke.api.context import Context
 from onestroke.app import create_app
-from onestroke.models.choosing import choose_from
+from onestroke.models.choosing import choose_all
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
 
@@ -61,15 +61,16 @@ class Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serve until a signal; returns the exit status. Raises ModelError when there is no such model."""
     configure_logging(settings)
-    choice = choose_from(settings)
-    spec = choice.spec
-    log.info("model", name=spec.name, source=spec.at, why=choice.why, note=spec.note or None)
-    log.info("licence", name=spec.licence.name, terms=spec.licence.terms, url=spec.licence.url or None)
+    choices = choose_all(settings)
+    for spec, why in choices:
+        log.info("model", name=spec.name, source=spec.at, why=why, note=spec.note or None)
+        log.info("licence", name=spec.licence.name, terms=spec.licence.terms, url=spec.licence.url or None)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
-    app = create_app(settings, spec, on_change=lambda scheduler: server.on_change(scheduler, url))
+    specs = [choice.spec for choice in choices]
+    app = create_app(settings, specs, on_change=lambda scheduler: server.on_change(scheduler, url))
     config = uvicorn.Config(
         app,
         log_config=None,

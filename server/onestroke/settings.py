@@ -21,7 +21,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ONESTROKE_", frozen=True, extra="forbid")
 
-    model: str = Field("auto", description="Catalog name, hub id, diffusers folder or .safetensors file.")
+    model: Annotated[Names, Field(min_length=1)] = Field(
+        ("auto",),
+        description="Catalog names, hub ids, diffusers folders or .safetensors files; the first is the default.",
+    )
     revision: str | None = Field(None, description="Commit, branch or tag of a hub id.")
     vae: str = Field("auto", description="auto, full, tiny, a VAE's hub id, folder or file.")
     unet: str = Field("", description="UNet in place of the model's: file, folder or owner/name:file.")
@@ -69,7 +72,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level shown.")
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("model", "allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

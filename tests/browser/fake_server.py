@@ -80,6 +80,7 @@ class Behaviour:
     key: str | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=lambda: dict(MODEL))
+    others: tuple[dict[str, Any], ...] = ()
     limits: dict[str, Any] = field(default_factory=lambda: {"max_prompt_chars": 1000})
 
 
@@ -115,6 +116,7 @@ class Session:
                     "type": "ready",
                     "session": "s1",
                     "model": behaviour.model,
+                    "models": [behaviour.model, *behaviour.others],
                     "limits": behaviour.limits,
                 }
                 await self.websocket.send_json(ready)
@@ -172,6 +174,7 @@ class Session:
             "height": size[1],
             "steps": request.get("steps", 1),
             "prompt": prompt,
+            "model": request.get("model", self.server.behaviour.model["name"]),
             "truncated": len(prompt) > self.server.behaviour.truncate_after,
             "timings": {"queue": 0.1, "encode": 1.0, "step": 5.0, "decode": 3.0, "image": 1.0},
             "batch_size": 1,

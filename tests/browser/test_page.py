@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.browser.fake_server import FakeServer, colour
+from tests.browser.fake_server import MODEL, FakeServer, colour
 
 pytestmark = pytest.mark.browser
 
@@ -271,6 +271,35 @@ def test_size_is_left_out_where_there_is_one(page: Any, fake: FakeServer) -> Non
     assert "width" not in fake.generates()[-1]
 
 
+OTHER = {**MODEL, "name": "other", "description": "Another model", "default_steps": 4, "max_steps": 50}
+
+
+def test_a_model_is_chosen_where_there_are_several(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.behave(others=(OTHER,))
+    page = connected(open_page())
+    type_words(page, "cat")
+    shows(page, "cat")
+    assert fake.generates()[-1]["model"] == "embedded"
+    page.get_by_label("Model").select_option("other")
+    page.wait_for_function("() => document.getElementById('steps').value === '4'")
+    assert page.locator("#model strong").inner_text() == "other"
+    is_kept(page, 1)
+    drawn = fake.generates()[-1]
+    assert (drawn["model"], drawn["steps"], drawn["prompt"]) == ("other", 4, "cat")
+    page.wait_for_function("() => location.hash.includes('model=other')")
+    again = connected(open_page("#" + urlsplit(page.url).fragment))
+    shows(again, "cat")
+    assert again.get_by_label("Model").input_value() == "other"
+    assert fake.generates()[-1]["model"] == "other"
+
+
+def test_one_model_leaves_nothing_to_choose(page: Any, fake: FakeServer) -> None:
+    assert not page.locator("#model-field").is_visible()
+    type_words(page, "cat")
+    shows(page, "cat")
+    assert "model" not in fake.generates()[-1]
+
+
 def test_another_format_is_asked_for_and_drawn_again(page: Any) -> None:
     type_words(page, "cat")
     shows(page, "cat")
@@ -391,6 +420,7 @@ def test_the_copied_link_and_curl_draw_the_same_picture(open_page: OpenPage, fak
     curl = shlex.split(page.evaluate(read))
     assert parse_qs(urlsplit(link).query) == {
         "prompt": ["it's a cat & a dog"],
+        "model": ["embedded"],
         "seed": [seed],
         "steps": ["1"],
         "size": ["512x512"],

@@ -12,7 +12,11 @@ from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline
 
-ENGINE = "tests.gpu.poison:load_poisonable"
+ENGINE = "tests.gpu.poison:load_all_poisonable"
+
+
+def load_all_poisonable(specs: Sequence[ModelSpec], **options: Any) -> dict[str, Pipeline]:
+    return {spec.name: load_poisonable(spec, **options) for spec in specs}
 
 
 def load_poisonable(spec: ModelSpec, **options: Any) -> Pipeline:

@@ -35,7 +35,7 @@ def submit(scheduler: Scheduler, prompt: str) -> Ticket:
 async def test_a_spoilt_device_ends_its_worker_and_memory_that_is_short_does_not(spec: ModelSpec) -> None:
     settings = Settings(device="cuda", threads=1, max_batch=4, compile="off", max_wait=WITHIN)
     metrics = Metrics()
-    async with serving(settings, spec, metrics, engine=ENGINE, quiet=True) as scheduler:
+    async with serving(settings, [spec], metrics, engine=ENGINE, quiet=True) as scheduler:
         stages: list[str] = []
         scheduler.watch(lambda: stages.append(scheduler.progress().stage))
         await asyncio.wait_for(until_ready(scheduler), WITHIN)

@@ -12,7 +12,8 @@ import pytest
 from onestroke.errors import ModelError
 from onestroke.models import choosing, hub
 from onestroke.models.catalog import CATALOG, SDXL_SIZES, VAES, FileSpec
-from onestroke.models.choosing import choose, file_of, resolve, vae_of
+from onestroke.models.choosing import choose, choose_all, file_of, resolve, vae_of
+from onestroke.settings import Settings
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "model_index.json": {"_class_name": "StableDiffusionXLPipeline"},
@@ -212,3 +213,25 @@ def test_auto_never_downloads_and_says_why(
     choice = choose("auto")
     assert choice.spec.name == name
     assert why in choice.why
+
+
+def test_several_models_are_served_and_the_first_is_the_default(folder: Path) -> None:
+    choices = choose_all(Settings(model=("embedded", str(folder), "sd15")))
+    assert [choice.spec.name for choice in choices] == ["embedded", "model", "sd15"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"model": ("sd15", "sd15")}, "two of the models are called sd15"),
+        ({"model": ("sd15", "sd-turbo"), "revision": "main"}, "ID@REVISION"),
+        ({"model": ("sd15", "sd-turbo"), "recipe": "sd15"}, "--recipe is for one model"),
+        ({"model": ("sd15", "sdxl-turbo"), "vae": "taesd"}, "sdxl-turbo"),
+        ({"model": ("sd15", "nonesuch")}, "nonesuch"),
+    ],
+)
+def test_several_models_that_cannot_be_served_together_are_refused(
+    settings: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(ModelError, match=word):
+        choose_all(Settings(**settings))

@@ -13,7 +13,10 @@ import torch
 from onestroke.errors import ModelError
 from onestroke.levers import Levers
 from onestroke.models.catalog import ModelSpec
-from onestroke.pipelines.loading import load, pick_device, pick_dtype, power_buckets, step_buckets
+from onestroke.pipelines import memory
+from onestroke.pipelines.loading import load, load_all, pick_device, pick_dtype, power_buckets, step_buckets
+from onestroke.pipelines.parts import memory_needed
+from onestroke.pipelines.pipeline import Pipeline
 from tests.pipelines.tiny_models import save_tiny_pipeline
 
 CPU = torch.device("cpu")
@@ -182,3 +185,41 @@ def test_a_cpu_pads_less_where_that_changes_no_picture(
 ) -> None:
     levers = Levers(compile=compiled)  # type: ignore[arg-type]
     assert step_buckets(24, torch.device(device), dtype, levers, threads) == buckets
+
+
+def test_several_models_share_a_device_and_the_room_for_prompts(spec: ModelSpec) -> None:
+    said: list[float] = []
+    other = replace(spec, name="other")
+    loaded = load_all(
+        [spec, other],
+        device="cpu", dtype="float32", levers=Levers(prompt_cache=10), max_batch=1,
+        progress=lambda stage, fraction: said.append(fraction),
+    )  # fmt: skip
+    assert list(loaded) == ["tiny", "other"]
+    assert said == sorted(said)
+    assert said[-1] == 1.0
+    for name, pipeline in loaded.items():
+        assert isinstance(pipeline, Pipeline)
+        assert (pipeline.spec.name, pipeline.levers.prompt_cache) == (name, 5)
+
+
+def test_of_several_models_the_one_that_cannot_be_loaded_is_named(copy: ModelSpec) -> None:
+    broken = replace(copy, name="broken")
+    (Path(copy.source) / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="broken"):
+        load_all([broken], device="cpu")
+
+
+def test_models_that_do_not_fit_together_are_refused_before_one_is_read(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is not here yet counts as its row says, those on this machine by their weights."""
+    far = replace(spec, name="far", source="nobody/nothing", memory_bytes=2_000_000_000)
+    here = memory_needed(spec, torch.float32)
+    assert 0 < here < 100_000_000
+    assert memory_needed(far, torch.float32) == 4_000_000_000
+    monkeypatch.setattr(memory, "available_bytes", lambda: 3_900_000_000)
+    with pytest.raises(
+        ModelError, match=r"far is too much for cpu .* 3\.9 GB are free, and 4\.0 GB .*tiny 0\.0 GB"
+    ):
+        load_all([spec, far], device="cpu", dtype="float32")

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onestroke.scheduling.fits import Fits, Line
+from onestroke.scheduling.fits import Fits, FitTable, Line
+from onestroke.workers.messages import Sample
+from tests.doubles import request
 
 
 def test_a_line_is_found_again() -> None:
@@ -62,3 +64,11 @@ def test_the_knee_is_where_more_rows_buy_little() -> None:
 def test_unknown_verbs_cost_nothing_until_seen() -> None:
     assert Fits().predict(encode=3, step=3, decode=3) == 0.0
     assert Fits().knee(8) == 0.0
+
+
+def test_models_are_fitted_apart() -> None:
+    table = FitTable()
+    table.observe([Sample("embedded", "step", 1, 0.01), Sample("other", "step", 1, 2.0)])
+    assert table.of(request()).predict(step=1) == pytest.approx(0.01)
+    assert table.of(request(model="other")).predict(step=1) == pytest.approx(2.0)
+    assert table.of(request(model="new")).predict(step=1) == 0.0

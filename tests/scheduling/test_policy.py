@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onestroke.scheduling.fits import Fits
-from onestroke.scheduling.policy import HEAD_START, SUSPICION, Limits, PassPlan, in_turn, next_pass
+from onestroke.scheduling.fits import Fits, FitTable
+from onestroke.scheduling.policy import (
+    LEAST_SHARE,
+    SUSPICION,
+    Limits,
+    PassPlan,
+    in_turn,
+    next_pass,
+    typists_turn,
+)
 from onestroke.scheduling.rows import Lane, Row
 from tests.doubles import Cost, request
 
@@ -28,20 +36,26 @@ def typed(tenant: str, arrived: float = 0.0, **state: Any) -> Row:
     return row(Lane.INTERACTIVE, tenant, arrived, **state)
 
 
-def fits() -> Fits:
-    found = Fits()
+def table() -> FitTable:
+    found = FitTable()
     found.observe(Cost().samples())
     return found
 
 
+def fits() -> Fits:
+    return table().of(request())
+
+
 def plan(waiting: list[Row], begun: list[Row] | None = None, limits: Limits = WIDE, **kw: Any) -> PassPlan:
-    found = next_pass(waiting, begun or [], kw.get("busy", set()), fits(), limits)
+    found = next_pass(
+        waiting, begun or [], kw.get("busy", set()), table(), limits, bulk_turn=kw.get("bulk_turn", False)
+    )
     assert found is not None
     return found
 
 
 def test_nothing_waiting_means_no_pass() -> None:
-    assert next_pass([], [], set(), fits(), WIDE) is None
+    assert next_pass([], [], set(), table(), WIDE) is None
 
 
 def test_a_new_one_step_row_is_encoded_stepped_and_decoded_in_one_pass() -> None:
@@ -90,25 +104,46 @@ def test_bulk_keeps_a_row_in_every_pass_while_people_type() -> None:
     assert sum(each.lane is Lane.BULK for each in found.rows) == 1
 
 
-def test_old_bulk_of_another_key_gets_its_pass() -> None:
-    people = [typed(f"p{i}", arrived=10.0) for i in range(4)]
-    assert plan([row(arrived=10.0 - HEAD_START - 0.1, width=1024), *people]).rows[0].lane is Lane.BULK
-    assert plan([row(arrived=10.0 - HEAD_START + 0.1, width=1024), *people]).rows[0].lane is Lane.INTERACTIVE
+def test_with_another_key_people_go_first_however_old_bulk_is_until_it_is_its_turn() -> None:
+    rows = [row(arrived=0.0, width=1024), *(typed(f"p{i}", arrived=10.0) for i in range(4))]
+    assert plan(rows).rows == rows[1:]
+    assert plan(rows, bulk_turn=True).rows == rows[:1]
+    assert plan(rows[1:], bulk_turn=True).rows == rows[1:], "a turn that nobody takes is anybody's"
 
 
-def test_a_long_picture_of_another_key_goes_back_in_line_after_each_step() -> None:
-    long = row(arrived=0.0, steps=50, begun=True, steps_done=3, served=10.0, width=1024)
-    assert plan([typed("a", arrived=10.5)], [long]).rows[0].lane is Lane.INTERACTIVE
+def test_bulk_has_its_share_of_the_time_beside_typists_of_another_key() -> None:
+    lonely, shared = plan([row()]), plan([row(), typed("a")])
+    assert typists_turn(lonely, 2.0, bulk_share=0.25) == pytest.approx(6.0)
+    assert typists_turn(lonely, 2.0, bulk_share=1.0) == 0.0
+    assert typists_turn(lonely, 2.0, bulk_share=0.0) == pytest.approx(2.0 / LEAST_SHARE - 2.0)
+    assert typists_turn(shared, 2.0, bulk_share=0.25) == 0.0
+
+
+def test_a_pass_is_bounded_by_what_its_own_model_costs() -> None:
+    found = table()
+    found.observe(Cost(step=(0.0, 0.5)).samples(model="slow"))
+    for model, taken in (("embedded", 10), ("slow", 1)):
+        rows = [Row(next(ids), request(model=model), Lane.BULK, str(i), i, i, 30) for i in range(20)]
+        best = next_pass(rows, [], set(), found, Limits(max_batch=16, budget=0, slots=64))
+        assert best
+        assert len(best.rows) == taken
+        assert best.predicted <= found.of(rows[0].request).knee(16) * 1.01
 
 
 def test_a_person_has_one_picture_in_the_making() -> None:
-    assert next_pass([typed("a", 1.0)], [], {"a"}, fits(), WIDE) is None
+    assert next_pass([typed("a", 1.0)], [], {"a"}, table(), WIDE) is None
 
 
 def test_no_row_begins_without_a_slot_and_begun_ones_go_on() -> None:
     held = [row(tenant=str(i), steps=9, begun=True, steps_done=1) for i in range(3)]
     found = plan([row(tenant="new", arrived=-5)], held, Limits(16, 10.0, slots=3))
     assert set(found.rows) == set(held)
+
+
+def test_a_person_needs_no_slot() -> None:
+    held = [row(tenant=str(i), steps=9, begun=True, steps_done=1, width=1024) for i in range(3)]
+    found = plan([typed("new"), row()], held, Limits(16, 10.0, slots=3))
+    assert [each.tenant for each in found.rows] == ["new"]
 
 
 def test_a_suspect_rides_alone() -> None:
@@ -144,7 +179,8 @@ def test_every_plan_keeps_its_limits(rows: Any, max_batch: int, budget: float) -
     waiting = [row(lane, f"{lane}{t}", at, steps=n, guidance_scale=7.0 * g) for lane, t, at, n, g in rows]
     found = plan(waiting, limits=Limits(max_batch, budget, slots=8))
     assert found.rows
-    assert len(set(found.rows)) == len(found.rows) <= 8
+    assert len(set(found.rows)) == len(found.rows)
+    assert sum(each.lane is Lane.BULK for each in found.rows) <= 8
     assert found.unet_rows == sum(each.request.unet_rows for each in found.rows)
     if len(found.rows) > 1:
         assert found.unet_rows <= max_batch

@@ -31,9 +31,10 @@ async def type_along(
 async def crowd(
     scheduler: Scheduler, rates: list[float], seconds: float, settle: float = 0.0
 ) -> list[FakeSocket]:
-    """Everybody types for `seconds`; what is delivered in the first `settle` of them is forgotten."""
+    """Everybody types for `seconds`, then leaves; what is delivered in the first `settle` of them is forgotten."""
     chance = random.Random(1)
-    sockets = [converse(scheduler)[0] for _ in rates]
+    conversations = [converse(scheduler) for _ in rates]
+    sockets = [socket for socket, _ in conversations]
 
     def forget() -> None:
         for socket in sockets:
@@ -43,6 +44,9 @@ async def crowd(
     await asyncio.gather(
         *(type_along(socket, rate, seconds, chance) for socket, rate in zip(sockets, rates, strict=True))
     )
+    for socket in sockets:
+        socket.leave()
+    await asyncio.gather(*(task for _, task in conversations))
     return sockets
 
 

@@ -24,6 +24,7 @@ class Drawing(TypedDict, total=False):
     `guidance_scale` above 1.
     """
 
+    model: str
     seed: int
     steps: int
     guidance_scale: float

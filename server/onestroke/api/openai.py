@@ -16,12 +16,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from onestroke.api.context import Context, Served
+from onestroke.api.context import Context, Served, model_card
 from onestroke.api.drawing import draw, tenant_of
 from onestroke.api.errors import envelope, status_of
-from onestroke.api.resolve import Ask, resolve
+from onestroke.api.resolve import Ask, find_model, resolve
 from onestroke.core import GenerationRequest, ImageFormat, Picture
-from onestroke.errors import InvalidRequest, OnestrokeError, UnknownModel
+from onestroke.errors import InvalidRequest, OnestrokeError
+from onestroke.models.catalog import ModelSpec
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -78,7 +79,7 @@ class ImageGeneration(BaseModel):
             quality=self.output_compression,
             steps_field="num_inference_steps",
         )
-        return resolve(ask, context.spec, context.settings.max_prompt_chars, self.n or 1)
+        return resolve(ask, context.specs, context.settings.max_prompt_chars, self.n or 1)
 
 
 @router.post("/images/generations", response_model=None)
@@ -103,22 +104,19 @@ async def generate_images(body: ImageGeneration, context: Served, request: Reque
 @router.get("/models")
 async def list_models(context: Served) -> JSONResponse:
     """OpenAI's list; `onestroke` says more: licence, sizes, steps."""
-    return JSONResponse({"object": "list", "data": [_model(context)]})
+    return JSONResponse({"object": "list", "data": [_model(spec) for spec in context.specs]})
 
 
 @router.get("/models/{name}")
 async def show_model(name: str, context: Served) -> JSONResponse:
-    if name != context.spec.name:
-        raise UnknownModel(
-            f"the model {name!r} is not served here; this server has {context.spec.name!r}", "model"
-        )
-    return JSONResponse(_model(context))
+    return JSONResponse(_model(find_model(name, context.specs)))
 
 
 def picture_url(request: Request, asked: GenerationRequest) -> str:
     """A link that draws the same picture again: same request, same picture, so nothing needs to be kept."""
     query: dict[str, Any] = {
         "prompt": asked.prompt,
+        "model": asked.model,
         "seed": asked.seed,
         "steps": asked.steps,
         "guidance_scale": asked.guidance_scale,
@@ -132,13 +130,13 @@ def picture_url(request: Request, asked: GenerationRequest) -> str:
     return f"{request.base_url}v1/generate?{urlencode(query)}"
 
 
-def _model(context: Context) -> dict[str, Any]:
+def _model(spec: ModelSpec) -> dict[str, Any]:
     return {
-        "id": context.spec.name,
+        "id": spec.name,
         "object": "model",
         "created": CREATED,
         "owned_by": "onestroke",
-        "onestroke": context.model_card(),
+        "onestroke": model_card(spec),
     }
 
 

@@ -26,7 +26,8 @@ async def readyz(context: Served) -> JSONResponse:
         "ready": scheduler.ready,
         "stage": progress.stage,
         "fraction": round(progress.fraction, 3),
-        "model": context.spec.name,
+        "model": context.specs[0].name,
+        "models": [spec.name for spec in context.specs],
         "workers": [
             {"device": each.device, "dtype": each.dtype, "threads": each.threads, "pid": each.pid}
             for each in scheduler.workers()

@@ -54,7 +54,7 @@ async def generate_post(body: Generate, context: Served, request: Request) -> Re
 
 
 async def _generate(asked: Generate, context: Context, request: Request) -> Response:
-    requests = resolve(asked.ask(), context.spec, context.settings.max_prompt_chars)
+    requests = resolve(asked.ask(), context.specs, context.settings.max_prompt_chars)
     (picture,) = await draw(context, request, requests, tenant_of(request))
     return Response(
         picture.data, media_type=picture.request.format.media_type, headers=headers_of(picture, asked)

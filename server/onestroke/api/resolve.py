@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onestroke.core import MAX_SEED, DecoderName, GenerationRequest, ImageFormat
@@ -36,12 +37,23 @@ class Ask:
     steps_field: str = "steps"
 
 
-def resolve(ask: Ask, spec: ModelSpec, max_prompt_chars: int, n: int = 1) -> list[GenerationRequest]:
-    """`n` requests, picture i with seed + i. Raises InvalidRequest (UnknownModel for the model)."""
-    if ask.model not in (None, "auto", spec.name):
-        raise UnknownModel(
-            f"the model {ask.model!r} is not served here; this server has {spec.name!r}", "model"
-        )
+def find_model(name: str | None, specs: Sequence[ModelSpec]) -> ModelSpec:
+    """The one of `specs` that is called `name`; None and "auto" are the first. Raises UnknownModel."""
+    if name in (None, "auto"):
+        return specs[0]
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    served = ", ".join(repr(spec.name) for spec in specs)
+    raise UnknownModel(f"the model {name!r} is not served here; this server has {served}", "model")
+
+
+def resolve(
+    ask: Ask, specs: Sequence[ModelSpec], max_prompt_chars: int, n: int = 1
+) -> list[GenerationRequest]:
+    """`n` requests of the model asked for, picture i with seed + i. Raises InvalidRequest (UnknownModel for the
+    model)."""
+    spec = find_model(ask.model, specs)
     check_text(ask.prompt, "prompt", max_prompt_chars)
     if not ask.prompt.strip():
         raise InvalidRequest("prompt is empty: say what to draw", "prompt")

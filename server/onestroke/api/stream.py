@@ -3,7 +3,7 @@
 A reader task takes keys in, a writer task sends what the outbox holds; neither ever waits for the other, so a
 slow reader cannot hold up the keys and pongs are never missed. What a key means is decided by `sessions`.
 
-Client: hello{format?, token?}, generate{seq, prompt, seed?, steps?, ...}, cancel{seq}, ping.
+Client: hello{format?, token?}, generate{seq, prompt, model?, seed?, steps?, ...}, cancel{seq}, ping.
 Server: status, ready, superseded{through} (of the keys up to that seq, those not yet being drawn never will
 be), error{seq?, code, message, field?, retry_after_ms?}, draining, pong,
 and per picture [u32 big-endian header length][UTF-8 JSON header][image bytes].
@@ -25,7 +25,7 @@ from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
-from onestroke.api.context import Context, Served
+from onestroke.api.context import Context, Served, model_card
 from onestroke.api.errors import error_response, first_problem
 from onestroke.api.resolve import Ask, resolve
 from onestroke.core import ImageFormat, Picture
@@ -61,6 +61,7 @@ class Key(BaseModel):
     type: Literal["generate"]
     seq: Annotated[int, Field(ge=0, lt=MAX_SEQ)]
     prompt: str
+    model: str | None = None
     seed: int | None = None
     steps: int | None = None
     guidance_scale: float | None = None
@@ -213,11 +214,11 @@ class Conversation:
     def _key(self, key: Key) -> None:
         """A keystroke: replaces the one that waits, never the one that is being drawn."""
         self._session.key(key.seq)
-        spec, limits = self._context.spec, self._context.settings
         if (key.width is None) != (key.height is None):
             raise InvalidRequest("width and height go together", "height" if key.height is None else "width")
         ask = Ask(
             prompt=key.prompt,
+            model=key.model,
             negative_prompt=key.negative_prompt,
             seed=self._seed if key.seed is None else key.seed,
             steps=key.steps,
@@ -228,7 +229,7 @@ class Conversation:
             quality=key.quality,
             decoder="tiny",
         )
-        (request,) = resolve(ask, spec, limits.max_prompt_chars)
+        (request,) = resolve(ask, self._context.specs, self._context.settings.max_prompt_chars)
         waiting = next((seq for seq in self._session.pending if not self._tickets[seq].begun), None)
         running = next((self._tickets[seq] for seq in self._session.pending if seq != waiting), None)
         ticket = self._scheduler.submit(
@@ -273,6 +274,7 @@ class Conversation:
             "seq": seq,
             "seed": request.seed,
             "prompt": request.prompt,
+            "model": request.model,
             "content_type": request.format.media_type,
             "width": request.width,
             "height": request.height,
@@ -304,7 +306,8 @@ class Conversation:
                 {
                     "type": "ready",
                     "session": self._name,
-                    "model": self._context.model_card(),
+                    "model": model_card(self._context.specs[0]),
+                    "models": [model_card(spec) for spec in self._context.specs],
                     "limits": {"max_prompt_chars": self._context.settings.max_prompt_chars},
                 }
             )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from onestroke.errors import ModelError
 from onestroke.models import checkpoints, hub
@@ -51,8 +51,7 @@ SAMPLER_OF = {
 """Schedulers that are served as they are; every other is replaced by DDIM."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """The model to serve and, for the log, why it is this one."""
 
     spec: ModelSpec
@@ -70,18 +69,30 @@ def choose(
     choice = Choice(resolve(name, revision, recipe), "asked for") if name != "auto" else _auto()
     spec = replace(choice.spec, vae=vae, unet=file_of(unet) if unet else choice.spec.unet)
     vae_of(spec)
-    return replace(choice, spec=spec)
+    return choice._replace(spec=spec)
 
 
-def choose_from(settings: Settings) -> Choice:
-    """What the settings ask for. Raises ModelError."""
-    return choose(
-        settings.model,
-        revision=settings.revision,
-        vae=settings.vae,
-        recipe=settings.recipe,
-        unet=settings.unet,
-    )
+def choose_all(settings: Settings) -> list[Choice]:
+    """What the settings ask for, the default first. Raises ModelError, also where two models have one name."""
+    if len(settings.model) > 1:
+        for flag in ("revision", "recipe", "unet"):
+            if getattr(settings, flag) not in (None, "auto", ""):
+                cure = ": write ID@REVISION" if flag == "revision" else ""
+                raise ModelError(f"--{flag} is for one model, and {len(settings.model)} are asked for{cure}")
+    choices = [
+        choose(
+            name,
+            revision=settings.revision,
+            vae=settings.vae,
+            recipe=settings.recipe,
+            unet=settings.unet,
+        )
+        for name in settings.model
+    ]
+    names = [choice.spec.name for choice in choices]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ModelError(f"--model: two of the models are called {twice}: requests could not tell them apart")
+    return choices
 
 
 def _auto() -> Choice:

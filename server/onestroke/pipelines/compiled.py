@@ -46,6 +46,7 @@ def compile_network(network: nn.Module, how: str, name: str) -> int:
     """
     if how == "off":
         return 0
+    torch.compiler.set_stance("default")  # a model that was warmed up before this one has ended its compiling
     torch._dynamo.config.recompile_limit = VARIANTS
     torch._dynamo.config.accumulated_recompile_limit = VARIANTS
     wanted = set(REGIONS) - set(NOT_HERE.get(name, ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,8 @@ from onestroke.pipelines.decoder import Decoder, safe_dtype
 from onestroke.pipelines.fp8 import quantise
 from onestroke.pipelines.graphs import CudaGraphs
 from onestroke.pipelines.layers import has_bf16, specialise
-from onestroke.pipelines.memory import check_device_memory
-from onestroke.pipelines.parts import Parts, read_parts, read_vae
+from onestroke.pipelines.memory import check_device_memory, check_together
+from onestroke.pipelines.parts import Parts, memory_needed, read_parts, read_vae
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Progress
 from onestroke.pipelines.samplers import scheduler_key
@@ -39,6 +40,45 @@ UNPADDED = 8
 """Up to this size a CPU's batches may run without padding; each size more takes some 0.2 s of the warm-up."""
 TINY = "vae_tiny"
 """Subfolder of a model on this machine that holds a tiny VAE beside its own."""
+
+
+def load_all(
+    specs: Sequence[ModelSpec],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    levers: Levers = AUTO,
+    progress: Progress = lambda stage, fraction: None,
+    **options: Any,
+) -> dict[str, Pipeline | MusePipeline]:
+    """`load` for each of `specs`, by name, on one device; they share what `levers` give to encoded prompts.
+
+    Before anything is read, the sum of what they need is held against the memory that is free. Raises ModelError
+    that names the model which cannot be loaded, or the first that is too much.
+    """
+    where, loaded = pick_device(device), {}
+    if len(specs) > 1:
+        needs = {spec.name: memory_needed(spec, pick_dtype(_dtype_of(spec, dtype), where)) for spec in specs}
+        check_together(needs, where)
+        shared = resolved(levers, where.type).prompt_cache // len(specs)
+        levers = replace(levers, prompt_cache=max(1, shared))
+    for done, spec in enumerate(specs):
+
+        def part(stage: str, fraction: float, done: int = done) -> None:
+            progress(stage, (done + fraction) / len(specs))
+
+        try:
+            loaded[spec.name] = load(
+                spec, device=device, dtype=dtype, levers=levers, progress=part, **options
+            )
+        except ModelError as error:
+            named = spec.name in error.message
+            raise ModelError(error.message if named else f"{spec.name}: {error.message}") from error
+    return loaded
+
+
+def _dtype_of(spec: ModelSpec, asked: str) -> str:
+    return spec.dtype if asked == "auto" else asked
 
 
 def load(
@@ -64,7 +104,7 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     where = pick_device(device)
-    kind = pick_dtype(spec.dtype if dtype == "auto" else dtype, where)
+    kind = pick_dtype(_dtype_of(spec, dtype), where)
     if where.type == "cuda":
         where = torch.device("cuda", where.index or 0)
         torch.cuda.set_device(where)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -28,6 +28,21 @@ def check_memory(name: str, parameters: int, dtype: torch.dtype) -> None:
             f"{name} needs {needed / 1e9:.1f} GB of memory in {str(dtype).removeprefix('torch.')}{cure} and "
             f"{free / 1e9:.1f} GB are free: stop what else runs, or serve a smaller model"
         )
+
+
+def check_together(needs: Mapping[str, int], device: torch.device) -> None:
+    """Raise ModelError where models that need these bytes do not fit into `device` together."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
+    total = 0
+    for name, needed in needs.items():
+        total += needed
+        if free is not None and total > free:
+            each = ", ".join(f"{one} {bytes / 1e9:.1f} GB" for one, bytes in needs.items())
+            raise ModelError(
+                f"{name} is too much for {device} beside the models before it: {free / 1e9:.1f} GB are free, and "
+                f"{sum(needs.values()) / 1e9:.1f} GB are needed ({each}): serve fewer or smaller models, or stop "
+                "what else runs"
+            )
 
 
 def check_device_memory(name: str, modules: Iterable[torch.nn.Module], device: torch.device) -> None:

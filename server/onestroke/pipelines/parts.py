@@ -38,7 +38,7 @@ from onestroke.models.folders import (
 from onestroke.pipelines import single_file
 from onestroke.pipelines.adapters import merge
 from onestroke.pipelines.lora import read_lora
-from onestroke.pipelines.memory import check_memory
+from onestroke.pipelines.memory import WORKING_SPACE, check_memory
 from onestroke.pipelines.rows import Progress
 
 VAE_KINDS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -131,13 +131,8 @@ def _from_folder(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Pr
     family = family_of(index, spec.name)
     names = names_in(folder)
     parts = components(family)
-    files = [
-        folder / file for part in own_parts(spec) for file in weights_of(names, part, spec.variant).files
-    ]
     other = located(spec.unet, progress) if spec.unet else None
-    if other:
-        files += sorted(other.glob("*.safetensors")) if other.is_dir() else [other]
-    check_memory(spec.name, parameters(files), dtype)
+    check_memory(spec.name, _parameters_of(spec, folder, other), dtype)
 
     def read(kind: Any, part: str) -> Any:
         progress(f"loading {spec.name}: {part}", parts.index(part) / len(parts))
@@ -224,6 +219,29 @@ def parameters(files: Sequence[Path]) -> int:
     """How many numbers these safetensors files hold. Raises ModelError for a file that is not whole."""
     headers = [read_header(file) for file in files if file.suffix == ".safetensors"]
     return sum(tensor.numel for header in headers for tensor in header.tensors.values())
+
+
+def memory_needed(spec: ModelSpec, dtype: torch.dtype) -> int:
+    """Bytes that serving `spec` takes, about: by its weights where they are here, else as its row says."""
+    source = Path(spec.source) if spec.is_local else hub.cached(spec)
+    if source is None or (spec.unet and not hub.is_cached(spec.unet)):
+        return spec.memory_bytes * dtype.itemsize // 2
+    if source.is_dir():
+        numbers = _parameters_of(spec, source, located(spec.unet) if spec.unet else None)
+    else:
+        numbers = single_file.parameters_in(source)
+    return int(numbers * dtype.itemsize * WORKING_SPACE)
+
+
+def _parameters_of(spec: ModelSpec, folder: Path, other_unet: Path | None) -> int:
+    """How many numbers a model in a diffusers folder holds, with its own UNet or another."""
+    names = names_in(folder)
+    files = [
+        folder / file for part in own_parts(spec) for file in weights_of(names, part, spec.variant).files
+    ]
+    if other_unet:
+        files += sorted(other_unet.glob("*.safetensors")) if other_unet.is_dir() else [other_unet]
+    return parameters(files)
 
 
 @contextmanager

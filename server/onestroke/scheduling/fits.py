@@ -1,4 +1,4 @@
-"""What a pass will cost: one least-squares line per verb over its last passes.
+"""What a pass will cost: for each model, one least-squares line per verb over its last passes.
 
 BentoML's adaptive batching fits pass time = a*n + b in the same way; here each verb has its own line, because
 a pass mixes them in any proportion.
@@ -6,9 +6,12 @@ a pass mixes them in any proportion.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from onestroke.core import GenerationRequest
+from onestroke.workers.messages import Sample
 
 WINDOW = 50
 VERBS = ("encode", "step", "decode")
@@ -46,7 +49,7 @@ class Line:
 
 
 class Fits:
-    """The three lines of one worker."""
+    """The three lines of one model on one worker."""
 
     def __init__(self) -> None:
         self._lines = {verb: Line() for verb in VERBS}
@@ -87,3 +90,18 @@ class Fits:
             if seconds == 0 or rows / seconds >= share * best:
                 return seconds
         return self.one_step(max_rows)
+
+
+class FitTable:
+    """The fits of one worker, one for each model that it holds."""
+
+    def __init__(self) -> None:
+        self._fits: defaultdict[str, Fits] = defaultdict(Fits)
+
+    def of(self, request: GenerationRequest) -> Fits:
+        """What the passes of such a request cost; nothing is known of a model that has not run yet."""
+        return self._fits[request.model]
+
+    def observe(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            self._fits[sample.model].observe([(sample.verb, sample.n, sample.seconds)])

@@ -1,8 +1,8 @@
 """Which rows ride the next pass. Pure: rows, fits and limits in, a plan out.
 
 The order of things:
-1. The row that has gone longest without service names the batch key (model and size). Bulk counts as
-   `HEAD_START` seconds younger, so people who type come first and yet no bulk row starves.
+1. The row that has gone longest without service names the batch key (model, size), and with it the fits. People who
+   type come first, and bulk when it is its turn (see `typists_turn`): so neither starves behind another key.
 2. Within the key the oldest go first, one row of each tenant before the second row of any.
 3. Bulk keeps `bulk_share` of the pass, and at least one row of it, while people type; what is left over is
    anybody's.
@@ -14,26 +14,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from onestroke.scheduling.fits import Fits
+from onestroke.scheduling.fits import Fits, FitTable
 from onestroke.scheduling.rows import Lane, Row
 
-HEAD_START = 1.0
-"""Seconds by which a keystroke goes before a bulk row of the same age when keys differ."""
+LEAST_SHARE = 0.05
+"""Bulk's share of the device's time beside people who type with another key, where `bulk_share` gives it less."""
 
 SUSPICION = 2.0
 """Seconds by which others go before a row that may have killed its worker."""
 
+ROUNDING = 1.001
+"""A pass that is predicted to take its budget to the last digit fits into it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`budget` in seconds; `slots` bounds the rows that have begun and are not done."""
+    """`budget` in seconds, 0: the knee of what runs; `slots` bounds the bulk rows begun and not done."""
 
     max_batch: int
     budget: float
     slots: int
     bulk_share: float = 0.25
+
+    def settled(self, fits: Fits) -> Limits:
+        """With the budget that suits `fits` where none was given."""
+        return self if self.budget else replace(self, budget=fits.knee(self.max_batch) * ROUNDING)
 
 
 @dataclass(slots=True)
@@ -54,28 +61,49 @@ class PassPlan:
 
 
 def next_pass(
-    waiting: Iterable[Row], begun: Iterable[Row], busy: Set[str], fits: Fits, limits: Limits
+    waiting: Iterable[Row],
+    begun: Iterable[Row],
+    busy: Set[str],
+    table: FitTable,
+    limits: Limits,
+    *,
+    bulk_turn: bool = False,
 ) -> PassPlan | None:
     """The next pass of a free worker, or None when nothing can run.
 
     `waiting` are rows that no worker holds yet, `begun` those that this worker holds between two steps, `busy`
     the typing tenants with a begun row on any worker: each has at most one picture in the making. Only ages
-    relative to each other matter, so the clock stays outside.
+    relative to each other matter, so the clock stays outside. `bulk_turn` says that bulk goes before people who
+    type where their keys differ.
     """
     running = list(begun)
-    free_slots = limits.slots - len(running)
-    candidates = running + ([row for row in waiting if _may_begin(row, busy)] if free_slots > 0 else [])
+    free_slots = limits.slots - sum(row.lane is Lane.BULK for row in running)
+    candidates = running + [row for row in waiting if _may_begin(row, busy, free_slots)]
     if not candidates:
         return None
-    head = min(candidates, key=lambda row: (row.idle_since + _handicap(row), row.id))
+    first = Lane.BULK if bulk_turn else Lane.INTERACTIVE
+    head = min(candidates, key=lambda row: (row.lane is not first, row.idle_since + _handicap(row), row.id))
+    fits = table.of(head.request)
+    limits = limits.settled(fits)
     if head.alone:
         return _fill([head], fits, limits, free_slots)
     riders = in_turn(row for row in candidates if row.request.key == head.request.key and not row.alone)
     return _fill(_reserve_bulk(head, riders, fits, limits), fits, limits, free_slots)
 
 
-def _may_begin(row: Row, busy: Set[str]) -> bool:
-    return row.lane is Lane.BULK or row.tenant not in busy
+def typists_turn(plan: PassPlan, seconds: float, bulk_share: float) -> float:
+    """Seconds after a pass that took `seconds` during which bulk does not go before people who type.
+
+    After a pass without a typist it is so long that bulk's passes take no more than their share of the time.
+    """
+    if any(row.lane is Lane.INTERACTIVE for row in plan.rows):
+        return 0.0
+    return seconds * (1 / max(bulk_share, LEAST_SHARE) - 1)
+
+
+def _may_begin(row: Row, busy: Set[str], free_slots: int) -> bool:
+    """A person needs no slot: each has one row at most."""
+    return free_slots > 0 if row.lane is Lane.BULK else row.tenant not in busy
 
 
 def in_turn(rows: Iterable[Row]) -> list[Row]:
@@ -89,7 +117,7 @@ def in_turn(rows: Iterable[Row]) -> list[Row]:
 
 
 def _handicap(row: Row) -> float:
-    return (HEAD_START if row.lane is Lane.BULK else 0.0) + (SUSPICION if row.alone else 0.0)
+    return SUSPICION if row.alone else 0.0
 
 
 def _reserve_bulk(head: Row, riders: Sequence[Row], fits: Fits, limits: Limits) -> list[Row]:
@@ -131,9 +159,11 @@ def _fill(order: Sequence[Row], fits: Fits, limits: Limits, free_slots: int) -> 
         if plan.rows and predicted > limits.budget:
             plan.stop = "budget"
             break
-        if encodes and len(plan.encode) >= free_slots:
-            plan.stop = "slots"
-            continue
+        if encodes and row.lane is Lane.BULK:
+            if free_slots <= 0:
+                plan.stop = "slots"
+                continue
+            free_slots -= 1
         plan.rows.append(row)
         if encodes:
             plan.encode.append(row)

@@ -27,8 +27,8 @@ from onestroke.errors import (
     from_wire,
 )
 from onestroke.metrics import Metrics
-from onestroke.scheduling.fits import Fits
-from onestroke.scheduling.policy import Limits, PassPlan, next_pass
+from onestroke.scheduling.fits import FitTable
+from onestroke.scheduling.policy import ROUNDING, Limits, PassPlan, next_pass, typists_turn
 from onestroke.scheduling.rows import Lane, Row
 from onestroke.settings import Settings
 from onestroke.workers.messages import (
@@ -52,7 +52,7 @@ HANG_FACTOR = 20.0
 ASLEEP = 0.5
 """A timer that fires this many seconds late says that the front did not run meanwhile."""
 SLOTS_PER_ROW = 4
-"""A worker holds this many begun rows for each row of its largest pass, so that bulk can sit one out."""
+"""A worker holds this many begun bulk rows for each row of its largest pass, so that bulk can sit one out."""
 CREDIT = 1.0
 """Seconds of waiting, at most, that a typist brings along from before the key."""
 FIRST_START_ESTIMATE = 15.0
@@ -100,17 +100,21 @@ class RunningPass:
 
 @dataclass(slots=True)
 class WorkerState:
-    """The scheduler's side of one worker: `held` are all rows that it knows of and that are not answered."""
+    """The scheduler's side of one worker: `held` are all rows that it knows of and that are not answered.
+
+    `bulk_from` is when bulk may go before people who type again, where their batch keys differ.
+    """
 
     link: Link
     started: float
     ready: Ready | None = None
     progress: Progress = field(default_factory=lambda: Progress("starting", 0.0))
-    fits: Fits = field(default_factory=Fits)
+    fits: FitTable = field(default_factory=FitTable)
     running: RunningPass | None = None
     held: dict[int, Row] = field(default_factory=dict)
     prepared: set[int] = field(default_factory=set)
     start_seconds: float = FIRST_START_ESTIMATE
+    bulk_from: float = 0.0
     fatal: OnestrokeError | None = None
 
     def between_steps(self) -> list[Row]:
@@ -218,7 +222,9 @@ class Scheduler:
         worker = live[0]
         batch = self.settings.max_batch
         rows = [*self._waiting.values(), *(row for each in live for row in each.between_steps())]
-        work = sum(worker.fits.work(row.steps_left, row.request.unet_rows, batch) for row in rows)
+        work = sum(
+            worker.fits.of(row.request).work(row.steps_left, row.request.unet_rows, batch) for row in rows
+        )
         left = min(max(0.0, each.running.ends - self.now) if each.running else 0.0 for each in live)
         return left + work / len(live)
 
@@ -350,8 +356,14 @@ class Scheduler:
         self.metrics.backlog.set(len(self._waiting))
 
     def _start_pass(self, worker: WorkerState) -> None:
-        limits = self._limits(worker.fits)
-        plan = next_pass(self._waiting.values(), worker.between_steps(), self._busy(), worker.fits, limits)
+        plan = next_pass(
+            self._waiting.values(),
+            worker.between_steps(),
+            self._busy(),
+            worker.fits,
+            self._limits,
+            bulk_turn=self.now >= worker.bulk_from,
+        )
         if plan is None:
             return
         now = self.now
@@ -370,7 +382,7 @@ class Scheduler:
         worker.running = RunningPass(next(self._pass_ids), plan, now, watchdog)
         self.metrics.dispatch_stop.labels(reason=plan.stop).inc()
         self.metrics.batch_size.observe(plan.unet_rows)
-        worker.link.send(Pass(worker.running.id, *ids))
+        worker.link.send(Pass(worker.running.id, plan.rows[0].request.model, *ids))
 
     def _overdue(self, worker: WorkerState, due: float) -> None:
         """A pass hangs; unless this very process slept (a frozen container), then its answer may be waiting."""
@@ -380,10 +392,10 @@ class Scheduler:
         else:
             worker.link.kill("hang")
 
-    def _limits(self, fits: Fits) -> Limits:
-        rows = self.settings.max_batch
-        budget = self.settings.pass_budget or fits.knee(rows)
-        return Limits(rows, budget * 1.001, slots=SLOTS_PER_ROW * rows, bulk_share=self.settings.bulk_share)
+    @property
+    def _limits(self) -> Limits:
+        rows, budget = self.settings.max_batch, self.settings.pass_budget * ROUNDING
+        return Limits(rows, budget, slots=SLOTS_PER_ROW * rows, bulk_share=self.settings.bulk_share)
 
     def _busy(self) -> set[str]:
         return {
@@ -409,6 +421,8 @@ class Scheduler:
         worker.running = None
         now = self.now
         worker.fits.observe(reply.samples)
+        turn = typists_turn(done.plan, now - done.started, self.settings.bulk_share)
+        worker.bulk_from = max(worker.bulk_from, now + turn)
         for row in done.plan.rows:
             row.steps_done += 1
             row.served = now

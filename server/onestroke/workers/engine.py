@@ -6,7 +6,7 @@ put a double in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from onestroke.core import GenerationRequest
 from onestroke.levers import AUTO, Levers
 from onestroke.models.catalog import ModelSpec
+from onestroke.workers.messages import Sample
 
-TORCH_ENGINE = "onestroke.pipelines.loading:load"
+TORCH_ENGINE = "onestroke.pipelines.loading:load_all"
 
 Report = Callable[[str, float], None]
 """Takes the stage and the fraction done, 0 to 1."""
@@ -25,7 +26,7 @@ Report = Callable[[str, float], None]
 class WorkerConfig:
     """All that a worker process is told at its start. `threads` 0 means all cores."""
 
-    spec: ModelSpec
+    specs: tuple[ModelSpec, ...]
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
@@ -81,16 +82,72 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(config: WorkerConfig, report: Report) -> Engine:
-    """Import the factory and let it load the model. Raises ModelError."""
+class Engines:
+    """One device with several models on it: a verb goes to the engine of its rows, which are all of one model."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+        self._all = list(engines.values())
+
+    @property
+    def device(self) -> str:
+        return str(self._all[0].device)
+
+    @property
+    def dtype(self) -> str:
+        return ", ".join(dict.fromkeys(str(each.dtype).removeprefix("torch.") for each in self._all))
+
+    @property
+    def threads(self) -> int:
+        return self._all[0].threads
+
+    def prepare(self, row_id: int, request: GenerationRequest) -> EngineRow:
+        row: EngineRow = self._engines[request.model].prepare(row_id, request)
+        return row
+
+    def encode(self, rows: Sequence[EngineRow]) -> None:
+        self._of(rows).encode(rows)
+
+    def step(self, rows: Sequence[EngineRow]) -> Stepped:
+        return self._of(rows).step(rows)
+
+    def decode(self, rows: Sequence[EngineRow]) -> Iterator[tuple[Sequence[EngineRow], Sequence[Any]]]:
+        return self._of(rows).decode(rows)
+
+    def _of(self, rows: Sequence[EngineRow]) -> Engine:
+        return self._engines[rows[0].request.model]
+
+    def warm_up(self, report: Report) -> list[Sample]:
+        """One model after the other. Raises ModelError that names the one that draws nothing."""
+        samples = []
+        for done, (name, engine) in enumerate(self._engines.items()):
+
+            def part(stage: str, fraction: float, done: int = done, name: str = name) -> None:
+                report(self._named(name, stage), (done + fraction) / len(self._all))
+
+            samples += [Sample(name, *timed) for timed in engine.warm_up(part)]
+        return samples
+
+    def notes(self) -> list[str]:
+        return [self._named(name, note) for name, engine in self._engines.items() for note in engine.notes()]
+
+    def _named(self, name: str, line: str) -> str:
+        """With the name of its model, where there are several."""
+        return f"{name}: {line}" if len(self._all) > 1 else line
+
+
+def load_engines(config: WorkerConfig, report: Report) -> Engines:
+    """Import the factory and let it load the models. Raises ModelError that names the one that cannot be."""
     module, _, name = config.engine.partition(":")
-    factory: Callable[..., Engine] = getattr(import_module(module), name)
-    return factory(
-        config.spec,
-        device=config.device,
-        dtype=config.dtype,
-        threads=config.threads or None,
-        max_batch=config.max_batch,
-        levers=config.levers,
-        progress=report,
+    factory: Callable[..., Mapping[str, Engine]] = getattr(import_module(module), name)
+    return Engines(
+        factory(
+            config.specs,
+            device=config.device,
+            dtype=config.dtype,
+            threads=config.threads or None,
+            max_batch=config.max_batch,
+            levers=config.levers,
+            progress=report,
+        )
     )

@@ -33,9 +33,10 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass: encode, then step, then decode. A row may stand in all three."""
+    """One pass of rows of one `model`: encode, then step, then decode. A row may stand in all three."""
 
     id: int
+    model: str
     encode: tuple[int, ...]
     step: tuple[int, ...]
     decode: tuple[int, ...]
@@ -55,8 +56,9 @@ class Progress:
 
 
 class Sample(NamedTuple):
-    """One timed verb: `n` rows (UNet rows for a step) took `seconds`."""
+    """One timed verb: `n` rows of `model` (UNet rows for a step) took `seconds`."""
 
+    model: str
     verb: str
     n: int
     seconds: float

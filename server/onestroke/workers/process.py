@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import DeviceLost, GenerationFailed, InvalidRequest, to_wire
-from onestroke.workers.engine import Engine, WorkerConfig, load_engine
+from onestroke.workers.engine import Engines, WorkerConfig, load_engines
 from onestroke.workers.messages import (
     DEVICE_LOST,
     Drop,
@@ -54,22 +54,27 @@ class WorkerProcess:
         self._step_seconds: dict[int, float] = {}
         self._encode_seconds: dict[int, float] = {}
         self._images = ThreadPoolExecutor(1, thread_name_prefix="images")
-        self._engine: Engine
+        self._engine: Engines
         self._serving = False
 
     def run(self) -> None:
         threading.Thread(target=self._receive, name="receiver", daemon=True).start()
         try:
-            self._engine = load_engine(self._config, self._report)
+            self._engine = load_engines(self._config, self._report)
             samples = self._engine.warm_up(self._report)
         except Exception as error:
             self._send(Failed(to_wire(error)))
             return
         engine, self._serving = self._engine, True
-        timed = tuple(Sample(*sample) for sample in samples)
-        dtype = str(engine.dtype).removeprefix("torch.")
         self._send(
-            Ready(str(engine.device), dtype, engine.threads, os.getpid(), timed, tuple(engine.notes()))
+            Ready(
+                engine.device,
+                engine.dtype,
+                engine.threads,
+                os.getpid(),
+                tuple(samples),
+                tuple(engine.notes()),
+            )
         )
         while (order := self._passes.get()) is not None:
             self._run_pass(order)
@@ -112,21 +117,21 @@ class WorkerProcess:
     # -- device thread --------------------------------------------------------------------------------------
 
     def _run_pass(self, order: Pass) -> None:
-        samples = [*self._encode(order.encode), *self._step(order.step), *self._decode(order)]
+        samples = [*self._encode(order), *self._step(order), *self._decode(order)]
         self._send(PassDone(order.id, tuple(samples)))
 
     def _alive(self, ids: Sequence[int]) -> list[int]:
         """Rows dropped or failed on the way are simply no longer there."""
         return [row_id for row_id in ids if row_id in self._rows]
 
-    def _encode(self, ids: Sequence[int]) -> list[Sample]:
-        began = time.perf_counter()
+    def _encode(self, order: Pass) -> list[Sample]:
+        began, ids = time.perf_counter(), order.encode
         self._guarded(self._alive(ids), lambda part: self._engine.encode([self._rows[each] for each in part]))
         seconds, encoded = time.perf_counter() - began, self._alive(ids)
         self._encode_seconds.update(dict.fromkeys(encoded, seconds))
-        return [Sample("encode", len(encoded), seconds)] if encoded else []
+        return [Sample(order.model, "encode", len(encoded), seconds)] if encoded else []
 
-    def _step(self, ids: Sequence[int]) -> list[Sample]:
+    def _step(self, order: Pass) -> list[Sample]:
         began, unet_rows = time.perf_counter(), 0
 
         def step(part: Sequence[int]) -> None:
@@ -136,11 +141,11 @@ class WorkerProcess:
                 self._fail(row.id, row.error or GenerationFailed("its step failed"))
             unet_rows += sum(row.request.unet_rows for row in rows)
 
-        self._guarded(self._alive(ids), step)
+        self._guarded(self._alive(order.step), step)
         seconds = time.perf_counter() - began
-        for row_id in self._alive(ids):
+        for row_id in self._alive(order.step):
             self._step_seconds[row_id] = self._step_seconds.get(row_id, 0.0) + seconds
-        return [Sample("step", unet_rows, seconds)] if unet_rows else []
+        return [Sample(order.model, "step", unet_rows, seconds)] if unet_rows else []
 
     def _decode(self, order: Pass) -> list[Sample]:
         began, decoded = time.perf_counter(), 0
@@ -158,7 +163,7 @@ class WorkerProcess:
                     self._fail(row.id, row.error)
 
         self._guarded(self._alive(order.decode), decode)
-        return [Sample("decode", decoded, time.perf_counter() - began)] if decoded else []
+        return [Sample(order.model, "decode", decoded, time.perf_counter() - began)] if decoded else []
 
     def _guarded(self, ids: list[int], verb: Callable[[Sequence[int]], None]) -> None:
         """Run a verb; when it raises, halve the rows until only those that cannot be served fail."""
