@@ -21,7 +21,7 @@ BUILD := $(if $(filter auto,$(TORCH)),$(if $(NVIDIA),cuda,cpu),$(TORCH))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-gpu bench-sdxl-cpu train eval-model browser \
+.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-gpu bench-sdxl-cpu train eval-model eval-fid eval-clip browser \
   wheel clean install-ray docker check-docker trial-docker trial-rolling haproxy promtool
 
 help:  ## Show this help
@@ -65,6 +65,12 @@ train: install-dev  ## Train the embedded model (ARGS="--minutes 60"; resumes, w
 eval-model: install-dev  ## Examine the embedded model by a judge trained apart (trained first, ten minutes, once)
 	$(BIN)/python -m training judge
 	$(BIN)/python -m training examine $(ARGS)
+
+eval-fid: install-dev  ## FID, for weights and pictures by path (ARGS="--inception FILE --real FOLDER --drawn FOLDER --protocol add")
+	$(BIN)/python -m training.papers fid $(ARGS)
+
+eval-clip: install-dev  ## CLIP score (ARGS="--clip FOLDER --captions FILE --drawn FOLDER --protocol add")
+	$(BIN)/python -m training.papers clip $(ARGS)
 
 docker:  ## Build the image onestroke:cpu (IMAGE=cuda, ARGS="--build-arg BASE=...")
 	DOCKER_BUILDKIT=1 $(DOCKER) build -f docker/Dockerfile --target $(IMAGE) -t onestroke:$(IMAGE) $(ARGS) .

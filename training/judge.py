@@ -29,7 +29,7 @@ from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
 from training.data import Bytes, read_json, render
 from training.latents import PALETTE
 from training.loop import run
-from training.optim import Average, cosine
+from training.optim import Average, Muon, cosine
 from training.paths import WORK
 
 CHECKPOINT = WORK / "judge.pt"
@@ -81,7 +81,7 @@ class DualEncoder(nn.Module):
         )
         self.bag = nn.EmbeddingBag(VOCABULARY, 128, mode="mean")
         self.read = nn.Sequential(nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, FEATURES))
-        self.scale = nn.Parameter(torch.tensor(2.3))
+        self.scale = nn.Parameter(torch.tensor(3.0))
 
     def pictures(self, pictures: Tensor) -> Tensor:
         """(B, 64) features of pictures of any size in 0..1, not normalised."""
@@ -208,17 +208,17 @@ class Scenes:
         if harsh:
             soft = F.avg_pool2d(page, 3, 1, 1, count_include_pad=False)
             softer = F.avg_pool2d(soft, 5, 1, 2, count_include_pad=False)
-            choice = torch.from_numpy(rng.integers(4, size=size))[:, None, None, None]
+            choice = torch.from_numpy(rng.integers(6, size=size))[:, None, None, None]
             page = torch.where(choice == 2, soft, torch.where(choice == 3, softer, page))
             page = page + uniform(0, 0.04, 1, 1, 1) * torch.randn(page.shape)
         return page.clamp(0, 1), truth, torch.from_numpy(counts), background
 
     @staticmethod
     def tint(things: Tensor, rng: np.random.Generator) -> Tensor:
-        """A third of the things in other colours (channels mixed), all a little brighter or darker."""
+        """A sixth of the things in other colours (channels mixed), all a little brighter or darker."""
         size = len(things)
         mix = np.eye(3)[None] + rng.normal(0, 0.08, (size, 3, 3))
-        odd = rng.random(size) < 0.33
+        odd = rng.random(size) < 0.16
         mix[odd] = rng.dirichlet((0.6, 0.6, 0.6), (int(odd.sum()), 3))
         matrix = torch.from_numpy(mix.astype(np.float32))
         rgb = torch.einsum("bij,bjhw->bihw", matrix, things[:, :3])
@@ -251,9 +251,9 @@ class Learner:
         """`steps` set the learning rate's warm-up and decay."""
         torch.manual_seed(0)
         self.judge, self.scenes, self.batch = DualEncoder(), scenes, batch
-        self.parameters = list(self.judge.parameters())
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=2e-3, weight_decay=0.05)
-        self.average = Average(self.parameters, half_life=100)
+        named = self.judge.named_parameters()
+        self.optimiser = Muon(named, muon_rate=6e-3, adam_rate=3e-3, exclude=("eye.0", "bag"))
+        self.average = Average(self.optimiser.parameters, half_life=100)
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
@@ -262,10 +262,7 @@ class Learner:
         ]
         parts = losses(self.judge, *self.scenes.batch(self.batch, rng), [*names, COUNTS[0]])
         torch.autograd.backward(parts[0] + 0.3 * parts[1] + 0.3 * parts[2])
-        for group in self.optimiser.param_groups:
-            group["lr"] = 2e-3 * cosine(fraction, index, warmup=100)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimiser.step(cosine(fraction, index, warmup=20))
         self.average.update()
         return dict(zip(("thing", "count", "background"), (part.item() for part in parts), strict=True))
 

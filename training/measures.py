@@ -122,8 +122,18 @@ def clopper_pearson(wins: int, n: int, level: float = 0.95) -> tuple[float, floa
 
 
 def at_least(wins: int, n: int, share: float) -> float:
-    """P(X >= wins) of a binomial X."""
-    return sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(wins, n + 1))
+    """P(X >= wins) of a binomial X, 0 < share < 1, in logarithms: thousands of votes are no problem."""
+    all_ways = math.lgamma(n + 1)
+    return sum(
+        math.exp(
+            all_ways
+            - math.lgamma(k + 1)
+            - math.lgamma(n - k + 1)
+            + k * math.log(share)
+            + (n - k) * math.log1p(-share)
+        )
+        for k in range(wins, n + 1)
+    )
 
 
 def _solve(rising: Callable[[float], float]) -> float:
