@@ -24,6 +24,9 @@ EPILOG = """
 parts:
   pipeline  prompt text to JPEG bytes without a server, by batch and by stage; beside it diffusers' own call
   compiled  beside it diffusers' call compiled as its guide says (not on a CPU unless asked for: minutes)
+  streamdiffusion
+            beside it StreamDiffusion's one-step call (only if asked for, and only for SD-Turbo: --model sd-turbo or
+            random:sd-turbo)
   systems   50 steps against one: SDXL Turbo at 1 and 4, SDXL and SD 1.5 at 50 (for a model of SDXL Turbo's shapes;
             not on a CPU unless asked for)
   http      GET /v1/generate, one picture at a time, and what it adds to the bare pipeline

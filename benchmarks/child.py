@@ -73,7 +73,7 @@ def answer(target: Any, seed: int, command: dict[str, Any]) -> dict[str, Any]:
             return {"seconds": [timed(target, same) for _ in range(calls)]}
         case "stages":
             found = [target.stages(prompts.take(n)) for _ in range(calls)]
-            return {"seconds": {name: [each[name] for each in found] for name in targets.STAGES}}
+            return {"seconds": {name: [each[name] for each in found] for name in found[0]}}
     raise ValueError(f"unknown command {command['what']!r}")
 
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from benchmarks.results import Report
 
-CALLS = {"diffusers_eager": "ratio", "diffusers_compiled": "ratio.compiled"}
+CALLS = {
+    "diffusers_eager": "ratio",
+    "diffusers_compiled": "ratio.compiled",
+    "streamdiffusion": "ratio.streamdiffusion",
+}
 SERVERS = {"naive": "ratio", "litserve": "ratio.litserve", "ray": "ratio.ray"}
 """What the ratios to a peer begin with."""
 A_CROWD = 16

@@ -6,7 +6,8 @@ own; one that fails or outlasts the budget is named and left out, and the others
 
     ours    the pipeline with the full and the tiny decoder by batch and stage, the roofline; then each lever
             changed alone, its rows named lever.NAME-VALUE.pipeline... beside the main ones
-    peers   diffusers as it is and compiled as its documentation recommends, with the same weights and decoders
+    peers   diffusers as it is and compiled as its documentation recommends, with the same weights and decoders;
+            StreamDiffusion beside ours on SD-Turbo's shapes, rows named sd_turbo.
     server  over HTTP and the socket, and typists
 """
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.compare import add_ratios
+from benchmarks.options import RANDOM
 from benchmarks.results import Report, merge
 from benchmarks.session import say
 
@@ -74,6 +76,9 @@ def steps_of(part: str, model: str, batches: str, device: str, quick: bool) -> I
                 what = ("--decoders", both, "--parts", "compiled", "--batches", ends, "--compile-mode", modes)
                 prefix = "" if modes == "max-autotune" else "mode.default."
                 yield Step(f"diffusers compiled, {modes}", (*main, *what), prefix)
+            what = ("--decoders", "tiny", "--parts", "pipeline,streamdiffusion", "--batches", ends)
+            sd_turbo = ("--model", f"{RANDOM}sd-turbo", *main[2:])
+            yield Step("StreamDiffusion, on SD-Turbo's shapes", (*sd_turbo, *what), "sd_turbo.")
         case "server":
             yield Step("server", (*main, "--decoders", tiny, "--parts", "http,socket,typists"))
             yield Step("server, full decoder", (*main, "--decoders", "full=auto", "--parts", "http,socket"))
@@ -118,7 +123,7 @@ def ended(command: list[str], within: float) -> int | None:
 def named(report: Report, prefix: str) -> Report:
     """A lever's run keeps its own pipeline's rows, named after the lever."""
     if prefix:
-        kept = ("pipeline.", "stage.", "peer.")
+        kept = ("pipeline.", "stage.", "peer.", "ratio.")
         rows = [row for row in report.rows if row.name.startswith(kept)]
         report.rows = [replace(row, name=prefix + row.name) for row in rows]
     return report

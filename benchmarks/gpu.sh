@@ -16,8 +16,9 @@ if [ "$1" = wheels ]; then
   for tag in manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 \
     manylinux_2_5_x86_64 manylinux1_x86_64; do platforms="$platforms --platform $tag"; done
   # shellcheck disable=SC2086
-  exec python3 -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version "${3:-3.12}" \
+  python3 -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version "${3:-3.12}" \
     $platforms --dest "$2" -c constraints.txt $PACKAGES
+  exec python3 -m pip download --quiet --no-deps --dest "$2" streamdiffusion==0.1.1
 fi
 
 wheels=$1 result=$2

@@ -91,6 +91,8 @@ def _pipelines(session: Session) -> list[Block]:
             blocks += [_peer(block, "diffusers_eager", n, decoder, options) for n in options.batches]
         if "compiled" in options:
             blocks += [_peer(block, "diffusers_compiled", n, decoder, options) for n in options.ends]
+    if "streamdiffusion" in options:
+        blocks += [_peer(block, "streamdiffusion", n, options.main, options) for n in options.batches]
     if "pipeline" in options:
         blocks.append(block(f"cache_hit.pipeline{options.main.word}", "ours", 1, options.main, "repeat"))
     return blocks

@@ -6,16 +6,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 PARTS = (
-    "pipeline", "compiled", "systems", "http", "socket", "typists", "naive", "litserve", "ray", "mixed",
-    "roofline",
+    "pipeline", "compiled", "streamdiffusion", "systems", "http", "socket", "typists", "naive", "litserve", "ray",
+    "mixed", "roofline",
 )  # fmt: skip
 QUICK_PARTS = ("pipeline", "http", "socket", "typists", "naive", "roofline")
+ON_DEMAND = ("streamdiffusion",)
+"""Parts that are left out unless they are asked for: this one is for SD-Turbo alone."""
 SLOW_ON_CPU = ("compiled", "systems")
-"""Parts that a run on a CPU leaves out unless they are asked for: they take many minutes there."""
+"""Parts that a run on a CPU leaves out as well: they take many minutes there."""
 DECODERS = ("full", "tiny")
 RANDOM = "random:"
 """Begins the name of a model with random weights in memory (see `weights`)."""
-IN_PROCESS = ("pipeline", "compiled", "systems", "roofline")
+IN_PROCESS = ("pipeline", "compiled", "streamdiffusion", "systems", "roofline")
 """The parts that such a model can be measured in: a server wants files."""
 COMPILE_MODES = ("max-autotune", "reduce-overhead", "default")
 
@@ -118,5 +120,5 @@ class Options:
         """With the parts that suit `device`, where none were asked for."""
         if self.parts is not None:
             return self
-        slow = SLOW_ON_CPU if device == "cpu" else ()
-        return replace(self, parts=tuple(part for part in PARTS if part not in slow))
+        left_out = {*ON_DEMAND, *(SLOW_ON_CPU if device == "cpu" else ())}
+        return replace(self, parts=tuple(part for part in PARTS if part not in left_out))

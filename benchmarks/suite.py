@@ -17,7 +17,7 @@ LOUD = 0.03
 """Share of the machine in others' use from which on a run counts as disturbed."""
 
 
-SINGLE = ("pipeline", "compiled", "http", "socket", "naive", "litserve", "ray")
+SINGLE = ("pipeline", "compiled", "streamdiffusion", "http", "socket", "naive", "litserve", "ray")
 CROWDS = ("typists", "naive", "litserve", "ray")
 
 

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.options import COMPILE_MODES, ModelOptions
 from benchmarks.peers.diffusers_call import CompiledCall, DiffusersCall
+from benchmarks.peers.stream_diffusion import StreamDiffusionCall
 from benchmarks.roofline import Op, Recorder, synchronize
 from benchmarks.weights import parts_of, spec_of
 from onestroke.core import GenerationRequest
@@ -24,6 +25,7 @@ from onestroke.pipelines.images import encode_image
 from onestroke.pipelines.loading import load, pick_device, pick_dtype
 from onestroke.pipelines.parts import Parts
 from onestroke.pipelines.pipeline import Pipeline
+from onestroke.pipelines.transfer import Transfers
 
 STAGES = ("text", "unet", "decode", "encode")
 
@@ -112,7 +114,10 @@ class Ours:
             self.spec = self.pipeline.spec = own
 
     def stages(self, prompts: Sequence[str]) -> dict[str, float]:
-        """Seconds of each stage for one batch: text = tokens, noise and text encoders; encode = JPEG."""
+        """Seconds of each stage for one batch: text = tokens, noise and text encoders; encode = JPEG.
+
+        On a card transfer too: the copies alone, which run beside the other stages.
+        """
         marks = [self._mark()]
         rows = self._rows(prompts)
         self.pipeline.encode(rows)
@@ -124,7 +129,23 @@ class Ours:
         for row, pixels in decoded:
             encode_image(pixels, row.request)
         marks.append(self._mark())
-        return {name: marks[i + 1] - marks[i] for i, name in enumerate(STAGES)}
+        found = {name: marks[i + 1] - marks[i] for i, name in enumerate(STAGES)}
+        if self.pipeline.device.type != "cpu":
+            found["transfer"] = self.transfer(len(prompts))
+        return found
+
+    def transfer(self, n: int) -> float:
+        """Seconds to send `n` rows' noise up and to bring as many pictures down, with nothing else to do."""
+        device, (width, height) = self.pipeline.device, self.spec.default_size
+        rows = self._rows(["copied"] * n)
+        noise = [row.noise.draw() for row in rows]
+        pictures = torch.zeros(n, height, width, 3, dtype=torch.uint8, device=device)
+        transfers = Transfers(device)
+        start = self._mark()
+        for upload in [transfers.up(each) for each in noise]:
+            upload.wait()
+        transfers.down(pictures).wait()
+        return self._mark() - start
 
     def count(self, prompts: Sequence[str]) -> dict[str, list[Op]]:
         rows = self._rows(prompts)
@@ -175,10 +196,11 @@ def levers_of(asked: Mapping[str, str]) -> Levers:
 
 
 def make(name: str, options: ModelOptions, compile_mode: str = COMPILE_MODES[0]) -> Target:
-    """`ours`, `diffusers_eager` or `diffusers_compiled`. Raises KeyError for another name."""
+    """`ours`, `diffusers_eager`, `diffusers_compiled` or `streamdiffusion`. Raises KeyError for another name."""
     makers: dict[str, Callable[[], Target]] = {
         "ours": lambda: Ours(options),
         "diffusers_eager": lambda: DiffusersCall(options),
         "diffusers_compiled": lambda: CompiledCall(options, compile_mode),
+        "streamdiffusion": lambda: StreamDiffusionCall(options),
     }
     return makers[name]()

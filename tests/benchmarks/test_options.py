@@ -6,13 +6,13 @@ import pytest
 
 from benchmarks.__main__ import options_of, parser
 from benchmarks.latencies import Block, take_turns
-from benchmarks.options import PARTS, QUICK_PARTS, SLOW_ON_CPU, Decoder, Options, decoders_of
+from benchmarks.options import ON_DEMAND, PARTS, QUICK_PARTS, SLOW_ON_CPU, Decoder, Options, decoders_of
 
 
 def test_everything_that_suits_the_device_is_measured_unless_told() -> None:
     options = options_of(parser().parse_args([]))
-    assert options.on("cuda").parts == PARTS
-    assert set(PARTS) - set(options.on("cpu").parts or ()) == set(SLOW_ON_CPU)
+    assert set(PARTS) - set(options.on("cuda").parts or ()) == set(ON_DEMAND)
+    assert set(PARTS) - set(options.on("cpu").parts or ()) == {*ON_DEMAND, *SLOW_ON_CPU}
     asked = options_of(parser().parse_args(["--parts", "compiled"]))
     assert asked.on("cpu").parts == ("compiled",)
 

@@ -105,3 +105,9 @@ def test_a_cpu_with_the_models_own_decoder(monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert wanted - found == set()
     assert not any("full" in name or "tiny" in name for name in found)
+
+
+def test_stream_diffusion_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = names(monkeypatch, "tiny", "cuda", batches=(1, 8), parts=("pipeline", "streamdiffusion"))
+    assert spread("peer.streamdiffusion.b", "1|8", ".p50_ms") <= found
+    assert "ratio.streamdiffusion.pipeline.tiny.b8.images_per_s" in found

@@ -69,6 +69,23 @@ async def test_rows_are_prepared_while_the_device_is_busy() -> None:
 
 
 @on_virtual_time
+async def test_only_as_many_rows_are_prepared_as_ride_the_next_pass() -> None:
+    scheduler = make_scheduler(max_batch=8)
+    link = FakeLink(scheduler).start()
+    tickets = []
+    for i in range(30):
+        tickets.append(key(scheduler, f"{i}", tenant=f"{i}"))
+        await asyncio.sleep(1e-5)
+    prepared = scheduler._workers[link.name].prepared
+    assert prepared == {each.row.id for each in tickets[1:9]}
+    superseded = key(scheduler, "newest", tenant="3", replaces=tickets[3])
+    assert prepared == {each.row.id for each in (*tickets[1:3], *tickets[4:9], superseded)}
+    await tickets[0].picture
+    await asyncio.sleep(0)
+    assert prepared == set(sorted(scheduler._waiting)[:8])
+
+
+@on_virtual_time
 async def test_a_four_step_row_and_one_step_keys_share_passes() -> None:
     scheduler = make_scheduler()
     link = FakeLink(scheduler).start()

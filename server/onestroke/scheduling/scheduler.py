@@ -8,6 +8,7 @@ answer through `on_reply` and `on_lost`, which must be called on it.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -209,8 +210,8 @@ class Scheduler:
         ticket.timer = self._loop.call_at(deadline, self._expire, row)
         self._tickets[row.id] = ticket
         self._waiting[row.id] = row
-        self._prepare_ahead(row)
         self._dispatch()
+        self._prepare_ahead()
         return ticket
 
     def expected_wait(self) -> float:
@@ -341,13 +342,21 @@ class Scheduler:
         self.metrics.rejected.labels(reason=reason).inc()
         raise error
 
-    def _prepare_ahead(self, row: Row) -> None:
-        """Tokens, noise and table are made while the device is busy with the pass before."""
-        busy = [(worker.running.ends, worker) for worker in self._workers.values() if worker.running]
-        if busy:
-            _, worker = min(busy, key=lambda entry: entry[0])
-            worker.prepared.add(row.id)
-            worker.link.send(Prepare(((row.id, row.request),)))
+    def _prepare_ahead(self) -> None:
+        """Tokens, noise and table are made while the device is busy with the pass before.
+
+        Only of as many rows as ride the next pass, the oldest: where many type, most keys are superseded first.
+        """
+        busy = [worker for worker in self._workers.values() if worker.running]
+        if not busy or not self._waiting:
+            return
+        worker = min(busy, key=lambda each: each.running.ends if each.running else 0.0)
+        next_up = heapq.nsmallest(
+            self.settings.max_batch, self._waiting.values(), key=lambda row: row.arrived
+        )
+        if rows := tuple((row.id, row.request) for row in next_up if row.id not in worker.prepared):
+            worker.prepared.update(id for id, _ in rows)
+            worker.link.send(Prepare(rows))
 
     def _dispatch(self) -> None:
         for worker in self._workers.values():
@@ -433,6 +442,7 @@ class Scheduler:
                 del worker.held[id]
         self._count_pass(done, now, reply)
         self._dispatch()
+        self._prepare_ahead()
 
     def _count_pass(self, done: RunningPass, now: float, reply: PassDone) -> None:
         self.metrics.passes.inc()
