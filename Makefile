@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-gpu bench-sdxl-cpu train eval-model eval-fid eval-clip browser \
-  wheel clean install-ray docker check-docker trial-docker trial-rolling haproxy promtool
+  wheel clean install-ray docker check-docker trial-docker trial-rolling trial-ray haproxy promtool
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -84,6 +84,9 @@ trial-docker: $(VENV)/.installed-deploy  ## Real containers: build, compose up, 
 trial-rolling: install-dev haproxy  ## Restart two replicas behind HAProxy under load: nothing may be lost
 	PATH="$$PATH:/usr/sbin" $(BIN)/python -m tests.trials.rolling $(ARGS)
 
+trial-ray: $(VENV)/.installed-ray  ## A Ray cluster of two local nodes under load: deployed anew, a replica killed, a node killed
+	$(BIN)/python -m tests.trials.ray_cluster $(ARGS)
+
 wheel: install-dev  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
@@ -136,9 +139,12 @@ $(VENV)/.installed-deploy: $(VENV)/.installed-dev
 	$(PIP) -e ".[deploy]"
 	@touch $@
 
-install-ray: install-dev  ## Ray Serve, to be measured beside ours by `make bench`
+install-ray: $(VENV)/.installed-ray  ## Ray Serve: to serve on it, and to measure it beside ours by `make bench`
+
+$(VENV)/.installed-ray: $(VENV)/.installed-dev
 	@echo "installing Ray Serve: about 100 MB to download, 400 MB installed"
-	$(PIP) -e ".[ray-bench]"
+	$(PIP) -e ".[ray]"
+	@touch $@
 
 clean:  ## Remove what builds and tests leave (not .venv)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache server/*.egg-info

@@ -57,6 +57,14 @@ def test_a_wrong_flag_is_named_before_anything_slow_starts(arguments: list[str],
     assert "Traceback" not in done.stderr
 
 
+def test_ray_that_is_not_installed_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "onestroke.ray", raising=False)
+    out = runner.invoke(cli, ["serve", "--ray"])
+    assert out.exit_code == 1
+    assert "onestroke[ray]" in out.output
+
+
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONESTROKE_MAX_WAIT", "soon")
     out = runner.invoke(cli, ["generate", "a fox"])

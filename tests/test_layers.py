@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "server" / "onestroke"
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"ray"},
     {"serving", "generating", "doctor"},
     {"app"},
     {"api"},

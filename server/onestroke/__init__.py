@@ -2,7 +2,7 @@
 
 The house, from the roof to the ground; imports only run downwards:
 
-    cli, app                      flags -> settings -> app
+    cli, app                      flags -> settings -> app; ray: the same as a Ray Serve application
     api                           one file per face: openai, raw, stream, ops, page
     sessions                      a typing session as pure logic
     scheduling                    backlog, policy, scheduler loop, admission

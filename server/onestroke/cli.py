@@ -198,13 +198,24 @@ def serve(
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="As a Ray Serve application, a replica per GPU (extra `ray`).")
+    ] = False,
 ) -> None:
     """Serve the page, the typing socket and the REST faces. Every flag is also an ONESTROKE_* variable.
 
     A key for all /v1 routes is taken from ONESTROKE_API_KEY only: flags are visible to other users.
     """
-    settings = _settings(locals())
-    from onestroke.serving import run
+    flags = locals()
+    del flags["on_ray"]
+    settings = _settings(flags)
+    if on_ray:
+        try:
+            from onestroke.ray import run
+        except ModuleNotFoundError as error:
+            fail(f"--ray needs Ray ({error}): pip install 'onestroke[ray]'")
+    else:
+        from onestroke.serving import run
 
     raise SystemExit(run(settings))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 SECONDS = (
     0.001,
@@ -93,3 +94,24 @@ class Metrics:
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _Merged(Collector):
+    def __init__(self, servers: Mapping[str, Iterable[Metric]]) -> None:
+        self._servers = servers
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for server, metrics in self._servers.items():
+            for each in metrics:
+                empty = Metric(each.name, each.documentation, each.type, each.unit)
+                family = families.setdefault(each.name, empty)
+                family.samples += [
+                    sample._replace(labels={**sample.labels, "replica": server}) for sample in each.samples
+                ]
+        return families.values()
+
+
+def merged(servers: Mapping[str, Iterable[Metric]]) -> bytes:
+    """One exposition of several servers' metrics, by their names, which become the label `replica`."""
+    return generate_latest(_Merged(servers))

@@ -24,6 +24,9 @@ BACKLOG = 2048
 CLOSING_TIMEOUT = 3
 """Seconds that a drained server waits for peers that do not read or do not close."""
 
+KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept: longer than a balancer keeps its own."""
+
 
 class Server(uvicorn.Server):
     """uvicorn closes sockets at the first signal; here accepted work is finished before that."""
@@ -80,7 +83,7 @@ def run(settings: Settings) -> int:
         ws_ping_interval=17.0,
         ws_ping_timeout=20.0,
         ws_max_size=1 << 18,
-        timeout_keep_alive=75,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=CLOSING_TIMEOUT,
         server_header=False,
         lifespan="on",

@@ -132,6 +132,8 @@ def test_pauses_grow_and_end_with_the_retries() -> None:
     [
         (503, {}, None, Unavailable),
         (502, {}, "<html>", Unavailable),
+        (500, {}, None, Unavailable),
+        (500, {}, {"error": {"code": "generation_failed", "message": "not finite"}}, DrawingFailed),
         (429, {"retry-after": "3"}, None, Overloaded),
         (503, {}, {"error": {"code": "worker_died", "message": "twice"}}, DrawingFailed),
         (504, {}, {"error": {"code": "deadline_exceeded", "message": "late"}}, DrawingFailed),

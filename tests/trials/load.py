@@ -1,7 +1,7 @@
 """People and apps at a server, by the Python client: what they asked for, what they got, phase by phase.
 
-Callers ask for one picture after another and never try again, so that what the balancer and the server lose is
-seen. A typist types a phrase key by key, then waits for the picture of the whole phrase.
+Callers ask for one picture after another and never try again (unless told to), so that what the balancer and the
+server lose is seen. A typist types a phrase key by key, then waits for the picture of the whole phrase.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Phase:
 class Load:
     """`callers` and `typists` at `url` for as long as `running` lasts."""
 
-    def __init__(self, url: str, callers: int, typists: int) -> None:
-        self._url, self._callers, self._typists = url, callers, typists
+    def __init__(self, url: str, callers: int, typists: int, *, retries: int = 0) -> None:
+        self._url, self._callers, self._typists, self._retries = url, callers, typists, retries
         self._stopping = asyncio.Event()
         self.phases: list[Phase] = []
 
@@ -71,7 +71,7 @@ class Load:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Everybody is given the time to end what they have begun."""
-        async with AsyncClient(self._url, timeout=TIMEOUT, retries=0) as client:
+        async with AsyncClient(self._url, timeout=TIMEOUT, retries=self._retries) as client:
             work: list[Coroutine[Any, Any, None]] = [self._call(client, i) for i in range(self._callers)]
             work += [self._type(client, i) for i in range(self._typists)]
             async with asyncio.TaskGroup() as tasks:

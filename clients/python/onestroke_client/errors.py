@@ -101,6 +101,8 @@ def from_answer(status: int, headers: Mapping[str, str], body: object) -> Onestr
     error: Mapping[str, Any] = said if isinstance(said, dict) else {}
     code = error.get("code")
     kind = _BY_CODE.get(str(code)) or _BY_STATUS.get(status)
+    if kind is None and status == 500 and not error:
+        kind = Unavailable  # not the server's word: a proxy's, whose replica went away in mid-request
     if kind is None:
         kind = InvalidRequest if 400 <= status < 500 and status != 499 else DrawingFailed
     return kind(
