@@ -11,11 +11,12 @@ import structlog
 from fastapi import FastAPI
 
 from onestroke import __version__
-from onestroke.api import errors, openai, ops, page, raw, stream
+from onestroke.api import adapters, errors, openai, ops, page, raw, stream
 from onestroke.api.context import Context
 from onestroke.api.guard import Guard
 from onestroke.metrics import Metrics
 from onestroke.models.catalog import ModelSpec
+from onestroke.models.choosing import adapters_from
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
 from onestroke.workers.devices import spell_out, threads_each
@@ -55,7 +56,7 @@ def create_app(
         redoc_url=None,
     )
     errors.install(app)
-    for face in (openai, raw, ops, stream):
+    for face in (openai, raw, ops, adapters, stream):
         app.include_router(face.router)
     page.install(app)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
@@ -74,13 +75,22 @@ async def serving(
     """A scheduler with its workers, one per device and each with all `specs`; leaving the block answers what was
     accepted."""
     scheduler = Scheduler(settings, metrics)
+    loras = adapters_from(settings)
+    scheduler.adapters = {each.name: each for each in loras}
     devices = spell_out(settings.device)
     threads = threads_each(settings.threads, len(devices))
     supervisors = [
         Supervisor(
             f"worker-{i}",
             WorkerConfig(
-                tuple(specs), device, settings.dtype, threads, settings.max_batch, engine, settings.levers
+                tuple(specs),
+                device,
+                settings.dtype,
+                threads,
+                settings.max_batch,
+                engine,
+                settings.levers,
+                loras,
             ),
             scheduler,
         )

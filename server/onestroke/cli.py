@@ -58,6 +58,13 @@ RecipeFlag = Annotated[
         "also sd21 and sd21-base. [default: auto]"
     ),
 ]
+AdapterFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A LoRA that requests may name, as NAME=FILE, NAME=FOLDER or NAME=owner/name:file; repeatable. "
+        "ONESTROKE_ADAPTER: comma-separated.",
+    ),
+]
 DeviceFlag = Annotated[
     str | None,
     typer.Option(help="auto (all NVIDIA cards), cpu, cuda or mps; several, comma-separated: a worker each."),
@@ -143,6 +150,7 @@ def serve(
     vae: VaeFlag = None,
     unet: UnetFlag = None,
     recipe: RecipeFlag = None,
+    adapter: AdapterFlag = None,
     device: DeviceFlag = None,
     dtype: DTypeFlag = None,
     threads: ThreadsFlag = None,

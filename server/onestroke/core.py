@@ -23,12 +23,20 @@ class ImageFormat(StrEnum):
         return f"image/{self.value}"
 
 
+class AdapterUse(NamedTuple):
+    """A LoRA by its name, and how strongly it acts."""
+
+    name: str
+    scale: float = 1.0
+
+
 class BatchKey(NamedTuple):
     """What rows must share to ride one pass; all else is per row."""
 
     model: str
     width: int
     height: int
+    adapters: tuple[AdapterUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class GenerationRequest:
     different things, as in diffusers. `timesteps` None means the sampler's own spacing over `steps`.
     `crop` is SDXL's micro-conditioning: the corner (top, left) in pixels at which the picture is said to be cut.
     `decoder` is the one wanted where the model has two: quality for whoever waits for one picture, speed for
-    whoever types. `quality` is 1-100 and holds for JPEG and WebP.
+    whoever types. `quality` is 1-100 and holds for JPEG and WebP. `adapters` stand in the order of their names.
     """
 
     model: str
@@ -56,10 +64,11 @@ class GenerationRequest:
     decoder: DecoderName = "full"
     format: ImageFormat = ImageFormat.JPEG
     quality: int = 85
+    adapters: tuple[AdapterUse, ...] = ()
 
     @property
     def key(self) -> BatchKey:
-        return BatchKey(self.model, self.width, self.height)
+        return BatchKey(self.model, self.width, self.height, self.adapters)
 
     @property
     def guided(self) -> bool:

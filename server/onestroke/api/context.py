@@ -24,27 +24,27 @@ class Context:
     scheduler: Scheduler
     metrics: Metrics
 
-
-def model_card(spec: ModelSpec) -> dict[str, object]:
-    """What clients are told of a model: what it is, what its licence allows, what it takes."""
-    return {
-        "name": spec.name,
-        "description": spec.description,
-        "licence": {
-            "name": spec.licence.name,
-            "terms": spec.licence.terms,
-            "commercial": spec.licence.commercial,
-            "url": spec.licence.url,
-        },
-        "family": spec.family,
-        "sampler": spec.sampler,
-        "default_steps": spec.default_steps,
-        "max_steps": spec.max_steps,
-        "only_steps": list(spec.only_steps),
-        "guidance_scale": spec.guidance_scale,
-        "sizes": [list(size) for size in spec.sizes],
-        "max_seed": MAX_SEED - 1,
-    }
+    def model_card(self, spec: ModelSpec) -> dict[str, object]:
+        """What clients are told of a model: what it is, what its licence allows, what it takes."""
+        return {
+            "name": spec.name,
+            "description": spec.description,
+            "licence": {
+                "name": spec.licence.name,
+                "terms": spec.licence.terms,
+                "commercial": spec.licence.commercial,
+                "url": spec.licence.url,
+            },
+            "family": spec.family,
+            "sampler": spec.sampler,
+            "default_steps": spec.default_steps,
+            "max_steps": spec.max_steps,
+            "only_steps": list(spec.only_steps),
+            "guidance_scale": spec.guidance_scale,
+            "sizes": [list(size) for size in spec.sizes],
+            "max_seed": MAX_SEED - 1,
+            "adapters": self.scheduler.adapters_of(spec.name),
+        }
 
 
 def get_context(connection: HTTPConnection) -> Context:

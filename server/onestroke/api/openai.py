@@ -16,7 +16,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from onestroke.api.context import Context, Served, model_card
+from onestroke.api.adapters import Adapter, spelled, uses_of
+from onestroke.api.context import Context, Served
 from onestroke.api.drawing import draw, tenant_of
 from onestroke.api.errors import envelope, status_of
 from onestroke.api.resolve import Ask, find_model, resolve
@@ -55,6 +56,7 @@ class ImageGeneration(BaseModel):
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     negative_prompt: str | None = None
+    adapters: list[Adapter] | None = None
 
     def resolve(self, context: Context) -> list[GenerationRequest]:
         """Raises InvalidRequest."""
@@ -77,6 +79,7 @@ class ImageGeneration(BaseModel):
             size=self.size,
             format=image_format,
             quality=self.output_compression,
+            adapters=uses_of(self.adapters),
             steps_field="num_inference_steps",
         )
         return resolve(ask, context.specs, context.settings.max_prompt_chars, self.n or 1)
@@ -84,7 +87,10 @@ class ImageGeneration(BaseModel):
 
 @router.post("/images/generations", response_model=None)
 async def generate_images(body: ImageGeneration, context: Served, request: Request) -> Response:
-    """Draw `n` pictures in one batch. Extras: seed, num_inference_steps, guidance_scale, negative_prompt."""
+    """Draw `n` pictures in one batch.
+
+    Extras: seed, num_inference_steps, guidance_scale, negative_prompt, adapters.
+    """
     asked = body.resolve(context)
     tenant = tenant_of(request, body.user)
     if body.stream:
@@ -104,12 +110,12 @@ async def generate_images(body: ImageGeneration, context: Served, request: Reque
 @router.get("/models")
 async def list_models(context: Served) -> JSONResponse:
     """OpenAI's list; `onestroke` says more: licence, sizes, steps."""
-    return JSONResponse({"object": "list", "data": [_model(spec) for spec in context.specs]})
+    return JSONResponse({"object": "list", "data": [_model(context, spec) for spec in context.specs]})
 
 
 @router.get("/models/{name}")
 async def show_model(name: str, context: Served) -> JSONResponse:
-    return JSONResponse(_model(find_model(name, context.specs)))
+    return JSONResponse(_model(context, find_model(name, context.specs)))
 
 
 def picture_url(request: Request, asked: GenerationRequest) -> str:
@@ -125,18 +131,20 @@ def picture_url(request: Request, asked: GenerationRequest) -> str:
     }
     if asked.format is not ImageFormat.PNG:
         query["quality"] = asked.quality
+    if asked.adapters:
+        query["adapters"] = spelled(asked.adapters)
     if asked.negative_prompt is not None:
         query["negative_prompt"] = asked.negative_prompt
     return f"{request.base_url}v1/generate?{urlencode(query)}"
 
 
-def _model(spec: ModelSpec) -> dict[str, Any]:
+def _model(context: Context, spec: ModelSpec) -> dict[str, Any]:
     return {
         "id": spec.name,
         "object": "model",
         "created": CREATED,
         "owned_by": "onestroke",
-        "onestroke": model_card(spec),
+        "onestroke": context.model_card(spec),
     }
 
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from onestroke.api.adapters import Adapter, uses_in, uses_of
 from onestroke.api.context import Context, Served
 from onestroke.api.drawing import draw, tenant_of
 from onestroke.api.resolve import Ask, resolve
@@ -17,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["raw"])
 
 
 class Generate(BaseModel):
-    """The same fields in the query of a GET and in the JSON body of a POST."""
+    """What the query of a GET and the JSON body of a POST have in common."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,7 +34,21 @@ class Generate(BaseModel):
     quality: int | None = None
 
     def ask(self) -> Ask:
-        return Ask(**self.model_dump())
+        raise NotImplementedError
+
+
+class GenerateQuery(Generate):
+    adapters: str = Field("", description="LoRAs as NAME:SCALE,NAME:SCALE; a scale of 1 may be left out.")
+
+    def ask(self) -> Ask:
+        return Ask(**{**self.model_dump(), "adapters": uses_in(self.adapters)})
+
+
+class GenerateBody(Generate):
+    adapters: list[Adapter] = Field([], description="LoRAs and their scales.")
+
+    def ask(self) -> Ask:
+        return Ask(**{**self.model_dump(), "adapters": uses_of(self.adapters)})
 
 
 IMAGE: dict[int | str, dict[str, Any]] = {
@@ -42,13 +57,15 @@ IMAGE: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/generate", response_class=Response, responses=IMAGE)
-async def generate_get(query: Annotated[Generate, Query()], context: Served, request: Request) -> Response:
+async def generate_get(
+    query: Annotated[GenerateQuery, Query()], context: Served, request: Request
+) -> Response:
     """One picture as bytes; seed and timings stand in the headers."""
     return await _generate(query, context, request)
 
 
 @router.post("/generate", response_class=Response, responses=IMAGE)
-async def generate_post(body: Generate, context: Served, request: Request) -> Response:
+async def generate_post(body: GenerateBody, context: Served, request: Request) -> Response:
     """One picture as bytes; seed and timings stand in the headers."""
     return await _generate(body, context, request)
 

@@ -8,12 +8,15 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onestroke.core import MAX_SEED, DecoderName, GenerationRequest, ImageFormat
+from onestroke.core import MAX_SEED, AdapterUse, DecoderName, GenerationRequest, ImageFormat
 from onestroke.errors import InvalidRequest, UnknownModel
 from onestroke.models.catalog import ModelSpec
 
 MAX_GUIDANCE = 30.0
 DEFAULT_QUALITY = 85
+MAX_ADAPTERS = 8
+MAX_SCALE = 4.0
+"""An adapter's; negative ones turn it round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Ask:
     format: ImageFormat = ImageFormat.JPEG
     quality: int | None = None
     decoder: DecoderName = "full"
+    adapters: Sequence[AdapterUse] = ()
     steps_field: str = "steps"
 
 
@@ -79,6 +83,7 @@ def resolve(
         )
     if ask.quality is not None and not 1 <= ask.quality <= 100:
         raise InvalidRequest("quality must be from 1 to 100", "quality")
+    adapters = _adapters(ask.adapters)
     width, height = _size(ask.size, spec)
     timesteps = dict(spec.timesteps).get(steps) if sampler == spec.sampler else None
     return [
@@ -95,6 +100,7 @@ def resolve(
             height=height,
             crop=spec.crop(seed + i),
             decoder=ask.decoder,
+            adapters=adapters,
             format=ask.format,
             quality=DEFAULT_QUALITY if ask.quality is None else ask.quality,
         )
@@ -108,6 +114,20 @@ def check_text(text: str, field: str, max_chars: int) -> None:
         raise InvalidRequest(f"{field} has {len(text)} characters; at most {max_chars} are taken", field)
     if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in text):
         raise InvalidRequest(f"{field} holds control characters: it must be plain text", field)
+
+
+def _adapters(uses: Sequence[AdapterUse]) -> tuple[AdapterUse, ...]:
+    """By name, so that the same set makes the same batch; those of scale 0 are none."""
+    if len(uses) > MAX_ADAPTERS:
+        raise InvalidRequest(f"at most {MAX_ADAPTERS} adapters can be used together", "adapters")
+    if len({use.name for use in uses}) < len(uses):
+        raise InvalidRequest("adapters must name each adapter once", "adapters")
+    for name, scale in uses:
+        if not -MAX_SCALE <= scale <= MAX_SCALE:
+            raise InvalidRequest(
+                f"adapters: the scale of {name!r} must be from -{MAX_SCALE:g} to {MAX_SCALE:g}", "adapters"
+            )
+    return tuple(sorted(use for use in uses if use.scale))
 
 
 def _size(size: str | None, spec: ModelSpec) -> tuple[int, int]:

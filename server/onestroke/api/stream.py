@@ -25,7 +25,8 @@ from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
-from onestroke.api.context import Context, Served, model_card
+from onestroke.api.adapters import Adapter, uses_of
+from onestroke.api.context import Context, Served
 from onestroke.api.errors import error_response, first_problem
 from onestroke.api.resolve import Ask, resolve
 from onestroke.core import ImageFormat, Picture
@@ -70,6 +71,7 @@ class Key(BaseModel):
     width: int | None = None
     height: int | None = None
     quality: int | None = None
+    adapters: list[Adapter] | None = None
 
 
 class Cancel(BaseModel):
@@ -228,6 +230,7 @@ class Conversation:
             format=self._format,
             quality=key.quality,
             decoder="tiny",
+            adapters=uses_of(key.adapters),
         )
         (request,) = resolve(ask, self._context.specs, self._context.settings.max_prompt_chars)
         waiting = next((seq for seq in self._session.pending if not self._tickets[seq].begun), None)
@@ -306,8 +309,8 @@ class Conversation:
                 {
                     "type": "ready",
                     "session": self._name,
-                    "model": model_card(self._context.specs[0]),
-                    "models": [model_card(spec) for spec in self._context.specs],
+                    "model": self._context.model_card(self._context.specs[0]),
+                    "models": [self._context.model_card(spec) for spec in self._context.specs],
                     "limits": {"max_prompt_chars": self._context.settings.max_prompt_chars},
                 }
             )

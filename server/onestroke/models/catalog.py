@@ -61,6 +61,14 @@ class FileSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """A LoRA that requests may name."""
+
+    name: str
+    file: FileSpec
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One row of the catalog.
 

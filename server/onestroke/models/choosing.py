@@ -12,14 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onestroke.errors import ModelError
+from onestroke.errors import InvalidRequest, ModelError, OnestrokeError
 from onestroke.models import checkpoints, hub
 from onestroke.models.catalog import (
     AMUSED,
     CATALOG,
+    LORA_FILE,
     RECIPES,
     SDXL_SIZES,
     VAES,
+    AdapterSpec,
     FileSpec,
     Licence,
     ModelSpec,
@@ -38,6 +40,7 @@ from onestroke.models.folders import (
 )
 from onestroke.settings import Settings
 
+ADAPTER_NAME = re.compile(r"[\w.-]{1,64}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 UNKNOWN = Licence("unknown", commercial=None)
 
@@ -195,6 +198,27 @@ def file_of(name: str, default: str = "") -> FileSpec:
         check_not_pickled(file or source)
         return FileSpec(source, file or default, revision or None)
     raise ModelError(f"{name!r} is neither a path on this machine nor a hub id (owner/name:file.safetensors)")
+
+
+def adapter_of(name: str, source: str) -> AdapterSpec:
+    """A LoRA by the name that requests give it. Raises InvalidRequest for a name that cannot be, ModelError."""
+    if not ADAPTER_NAME.fullmatch(name):
+        raise InvalidRequest("name must be of letters, digits, '-', '_' and '.', 64 at most", "name")
+    return AdapterSpec(name, file_of(source, LORA_FILE))
+
+
+def adapters_from(settings: Settings) -> tuple[AdapterSpec, ...]:
+    """The adapters to start with. Raises ModelError."""
+    found: dict[str, AdapterSpec] = {}
+    for each in settings.adapter:
+        name, equals, source = each.partition("=")
+        if not equals or name in found:
+            raise ModelError(f"--adapter {each}: write NAME=SOURCE, each name once")
+        try:
+            found[name] = adapter_of(name, source)
+        except OnestrokeError as error:
+            raise ModelError(f"--adapter {each}: {error.message}") from error
+    return tuple(found.values())
 
 
 def _sampled_as(spec: ModelSpec, recipe: str) -> ModelSpec:

@@ -16,6 +16,7 @@ from onestroke.models import hub
 from onestroke.models.catalog import ModelSpec, VaeSpec
 from onestroke.models.choosing import vae_of
 from onestroke.pipelines import attention
+from onestroke.pipelines.adapters import Adapters
 from onestroke.pipelines.decoder import Decoder, safe_dtype
 from onestroke.pipelines.fp8 import quantise
 from onestroke.pipelines.graphs import CudaGraphs
@@ -266,6 +267,7 @@ def assemble(
         scheduler=scheduler_key(parts.scheduler),
         zero_negative=bool(others) and bool(parts.options.get("force_zeros_for_empty_prompt", True)),
         vae_scale=vae_scale(parts.vae),
+        adapters=Adapters(parts.networks, project, device),
         levers=levers,
         recorder=recorder,
     )

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from onestroke.errors import ModelError
+from onestroke.models.catalog import LORA_FILE
 from onestroke.models.checkpoints import read_header
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
@@ -43,12 +44,29 @@ class Factors(NamedTuple):
         """The update of a weight of `shape`, in fp32."""
         return (self.up.float().flatten(1) @ self.down.float().flatten(1)).view(shape)
 
+    def among(self, rows: int, start: int) -> Factors:
+        """The same for a layer of `rows` outputs, of which the first `start` and the last are others'."""
+        up = self.up.new_zeros(rows, *self.up.shape[1:])
+        up[start : start + len(self.up)] = self.up
+        return Factors(self.down, up)
+
     def to(self, device: torch.device) -> Factors:
         return Factors(self.down.to(device), self.up.to(device))
 
 
 Lora = dict[str, dict[str, Factors]]
 """By part (see PARTS) and by the module's name in diffusers."""
+
+
+def lora_file(place: Path) -> Path:
+    """The LoRA's file in a folder; a file as it is. Raises ModelError."""
+    if not place.is_dir():
+        return place
+    files = sorted(place.glob("*.safetensors"))
+    named = [file for file in files if file.name == LORA_FILE]
+    if len(named or files) != 1:
+        raise ModelError(f"{place} holds {len(files)} .safetensors files: name one of them")
+    return (named or files)[0]
 
 
 def read_lora(path: Path, unet_config: Any) -> Lora:

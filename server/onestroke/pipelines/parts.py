@@ -37,7 +37,7 @@ from onestroke.models.folders import (
 )
 from onestroke.pipelines import single_file
 from onestroke.pipelines.adapters import merge
-from onestroke.pipelines.lora import read_lora
+from onestroke.pipelines.lora import lora_file, read_lora
 from onestroke.pipelines.memory import WORKING_SPACE, check_memory
 from onestroke.pipelines.rows import Progress
 
@@ -74,7 +74,7 @@ def read_parts(
     with explained(spec.name, spec.source):
         parts = (_from_folder if source.is_dir() else _from_file)(spec, source, dtype, progress)
     for lora in spec.loras:
-        merge(parts.networks, read_lora(located(lora, progress), parts.unet.config))
+        merge(parts.networks, read_lora(lora_file(located(lora, progress)), parts.unet.config))
     progress(f"loading {spec.name}: vae", 0.9)
     parts = parts._replace(
         vae=read_vae(spec, dtype, progress), scheduler={**parts.scheduler, **dict(spec.scheduler)}

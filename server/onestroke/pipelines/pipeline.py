@@ -13,17 +13,20 @@ from contextlib import contextmanager
 
 import torch
 
-from onestroke.core import MAX_SEED, DecoderName, GenerationRequest
-from onestroke.errors import GenerationFailed, InvalidRequest
+from onestroke.core import MAX_SEED, AdapterUse, DecoderName, GenerationRequest
+from onestroke.errors import GenerationFailed, InvalidRequest, ModelError
 from onestroke.levers import AUTO, Levers
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.catalog import AdapterSpec, ModelSpec
+from onestroke.pipelines.adapters import Adapters
 from onestroke.pipelines.attention import kernel
 from onestroke.pipelines.compiled import CompiledCache, no_more_compiling
 from onestroke.pipelines.decoder import Decoder, Decoding
 from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.graphs import Recorder, recording
 from onestroke.pipelines.images import Pixels
+from onestroke.pipelines.lora import lora_file, read_lora
 from onestroke.pipelines.noise import Noise
+from onestroke.pipelines.parts import located
 from onestroke.pipelines.rows import Progress, Row, Stepped, Timed
 from onestroke.pipelines.samplers import Step, sampler_table
 from onestroke.pipelines.text import Embedding, TextEncoder, Tokens
@@ -49,6 +52,7 @@ class Pipeline:
         scheduler: str,
         zero_negative: bool,
         vae_scale: int,
+        adapters: Adapters,
         levers: Levers = AUTO,
         recorder: Recorder | None = None,
     ) -> None:
@@ -56,6 +60,7 @@ class Pipeline:
         self.text = text
         self.denoiser = denoiser
         self.decoders = decoders
+        self.adapters = adapters
         self.device = denoiser.device
         self.dtype = denoiser.dtype
         self.threads = torch.get_num_threads()
@@ -92,6 +97,7 @@ class Pipeline:
         Raises InvalidRequest naming the field that this model cannot serve.
         """
         check_request(request, self.spec)
+        self.adapters.check(request.adapters)
         if request.unet_rows > self.max_batch:
             raise InvalidRequest("guidance needs a batch of at least two rows", "guidance_scale")
         table = sampler_table(self._scheduler, request.sampler, request.steps, request.timesteps)
@@ -117,12 +123,29 @@ class Pipeline:
             return None
         return self.text.tokenize(request.negative_prompt or "")
 
+    def add_adapter(self, adapter: AdapterSpec) -> None:
+        """Read a LoRA, so that requests can name it. Any thread. Raises ModelError."""
+        path = lora_file(located(adapter.file))
+        try:
+            self.adapters.add(adapter.name, read_lora(path, self.adapters.unet_config))
+        except ModelError as error:
+            raise ModelError(f"the adapter {adapter.name} ({path}): {error.message}") from error
+
+    def remove_adapter(self, name: str) -> None:
+        self.adapters.remove(name)
+
+    def use_adapters(self, adapters: Sequence[AdapterUse]) -> bool:
+        """Merge these and no others, where that is not so already. Raises InvalidRequest for unknown ones."""
+        with self.on_device():
+            return self.adapters.use(adapters)
+
     @torch.inference_mode()
     def encode(self, rows: Sequence[Row]) -> None:
         """Give every row its embeddings, from the cache where its prompts are known."""
         wanted = [tokens for row in rows for tokens in (row.tokens, row.negative_tokens) if tokens]
         with self.on_device():
-            found = self.text.encode(wanted)
+            self.adapters.use(rows[0].request.adapters if rows else ())
+            found = self.text.encode(wanted, self.adapters.encoding)
         for row in rows:
             row.embedding = found[row.tokens.prompt]
             if row.negative_tokens:
@@ -134,12 +157,13 @@ class Pipeline:
     def step(self, rows: Sequence[Row]) -> Stepped:
         """Take every row one step further in one UNet forward.
 
-        Rows may be at different steps of different samplers; they share the picture's size. A row whose
-        latents are no longer finite gets a GenerationFailed as its `error`; the others are unharmed.
+        Rows may be at different steps of different samplers; they share the picture's size and adapters. A row
+        whose latents are no longer finite gets a GenerationFailed as its `error`; the others are unharmed.
         Raises ValueError when the rows need more UNet rows than `max_batch`.
         """
         steps = [row.table.steps[row.step] for row in rows]
         with self.on_device():
+            self.adapters.use(rows[0].request.adapters)
             unet_rows, read = _unet_rows(rows, steps)
             latents, finite = self.denoiser(unet_rows)
             x = [latents[i] for i in read]

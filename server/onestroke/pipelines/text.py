@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -41,28 +41,28 @@ class Embedding(NamedTuple):
 
 
 class EmbeddingCache:
-    """Least recently used embeddings of one model, keyed by prompt, bounded in bytes."""
+    """Least recently used embeddings of one model, keyed by prompt and adapters, bounded in bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.nbytes = 0
-        self._entries: OrderedDict[str, Embedding] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Embedding] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, prompt: str) -> Embedding | None:
-        found = self._entries.get(prompt)
+    def get(self, key: Hashable) -> Embedding | None:
+        found = self._entries.get(key)
         if found is not None:
-            self._entries.move_to_end(prompt)
+            self._entries.move_to_end(key)
         return found
 
-    def put(self, prompt: str, embedding: Embedding) -> None:
+    def put(self, key: Hashable, embedding: Embedding) -> None:
         """Keep `embedding` and forget the least recently used ones beyond `max_bytes`."""
         self.nbytes += embedding.nbytes
-        if previous := self._entries.pop(prompt, None):
+        if previous := self._entries.pop(key, None):
             self.nbytes -= previous.nbytes
-        self._entries[prompt] = embedding
+        self._entries[key] = embedding
         while self.nbytes > self.max_bytes and self._entries:
             _, oldest = self._entries.popitem(last=False)
             self.nbytes -= oldest.nbytes
@@ -115,12 +115,15 @@ class TextEncoder:
                 ids.append(torch.tensor(found + [tokenizer.pad_token_id] * (length - len(found))))
         return Tokens(prompt, tuple(ids), truncated)
 
-    def encode(self, wanted: Iterable[Tokens]) -> dict[str, Embedding]:
-        """Embeddings by prompt; those not cached are encoded, `bucket` at a time, each prompt once."""
+    def encode(self, wanted: Iterable[Tokens], adapters: Hashable = ()) -> dict[str, Embedding]:
+        """Embeddings by prompt; those not cached are encoded, `bucket` at a time, each prompt once.
+
+        `adapters` says what is merged into the encoders now: the same prompt is another embedding then.
+        """
         found: dict[str, Embedding] = {}
         missing: dict[str, Tokens] = {}
         for tokens in wanted:
-            if embedding := self.cache.get(tokens.prompt):
+            if embedding := self.cache.get((adapters, tokens.prompt)):
                 found[tokens.prompt] = embedding
             else:
                 missing[tokens.prompt] = tokens
@@ -129,7 +132,7 @@ class TextEncoder:
             chunk = waiting[first : first + self.bucket]
             for tokens, embedding in zip(chunk, self._forward(chunk), strict=True):
                 found[tokens.prompt] = embedding
-                self.cache.put(tokens.prompt, embedding)
+                self.cache.put((adapters, tokens.prompt), embedding)
         return found
 
     def _forward(self, chunk: list[Tokens]) -> list[Embedding]:

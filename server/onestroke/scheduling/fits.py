@@ -14,7 +14,8 @@ from onestroke.core import GenerationRequest
 from onestroke.workers.messages import Sample
 
 WINDOW = 50
-VERBS = ("encode", "step", "decode")
+VERBS = ("switch", "encode", "step", "decode")
+"""A switch is that of adapters: one or none in a pass."""
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class Line:
 
 
 class Fits:
-    """The three lines of one model on one worker."""
+    """The lines of one model on one worker."""
 
     def __init__(self) -> None:
         self._lines = {verb: Line() for verb in VERBS}
@@ -60,10 +61,11 @@ class Fits:
             if n > 0:
                 self._lines[verb].observe(n, seconds)
 
-    def predict(self, *, encode: int = 0, step: int = 0, decode: int = 0) -> float:
+    def predict(self, *, switch: int = 0, encode: int = 0, step: int = 0, decode: int = 0) -> float:
         """Seconds that a pass of these row counts will take."""
         return (
-            self._lines["encode"].predict(encode)
+            self._lines["switch"].predict(switch)
+            + self._lines["encode"].predict(encode)
             + self._lines["step"].predict(step)
             + self._lines["decode"].predict(decode)
         )

@@ -1,8 +1,10 @@
 """Which rows ride the next pass. Pure: rows, fits and limits in, a plan out.
 
 The order of things:
-1. The row that has gone longest without service names the batch key (model, size), and with it the fits. People who
-   type come first, and bulk when it is its turn (see `typists_turn`): so neither starves behind another key.
+1. The row that has gone longest without service names the batch key (model, size, adapters), and with it the fits.
+   People who type come first, and bulk when it is its turn (see `typists_turn`): so neither starves behind another
+   key. A row that wants other adapters than its model has merged counts as `PATIENCE` switches younger: at worst a
+   sixth of the time is spent switching, and nobody waits longer for it than that.
 2. Within the key the oldest go first, one row of each tenant before the second row of any.
 3. Bulk keeps `bulk_share` of the pass, and at least one row of it, while people type; what is left over is
    anybody's.
@@ -13,14 +15,19 @@ The order of things:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
+from onestroke.core import AdapterUse
 from onestroke.scheduling.fits import Fits, FitTable
 from onestroke.scheduling.rows import Lane, Row
 
 LEAST_SHARE = 0.05
 """Bulk's share of the device's time beside people who type with another key, where `bulk_share` gives it less."""
+
+PATIENCE = 5.0
+"""Switches' worth of time by which rows of the adapters that are merged go before the others."""
 
 SUSPICION = 2.0
 """Seconds by which others go before a row that may have killed its worker."""
@@ -68,13 +75,14 @@ def next_pass(
     limits: Limits,
     *,
     bulk_turn: bool = False,
+    merged: Mapping[str, tuple[AdapterUse, ...]] = MappingProxyType({}),
 ) -> PassPlan | None:
     """The next pass of a free worker, or None when nothing can run.
 
     `waiting` are rows that no worker holds yet, `begun` those that this worker holds between two steps, `busy`
     the typing tenants with a begun row on any worker: each has at most one picture in the making. Only ages
     relative to each other matter, so the clock stays outside. `bulk_turn` says that bulk goes before people who
-    type where their keys differ.
+    type where their keys differ. `merged` are the adapters that each model's last pass had.
     """
     running = list(begun)
     free_slots = limits.slots - sum(row.lane is Lane.BULK for row in running)
@@ -82,13 +90,24 @@ def next_pass(
     if not candidates:
         return None
     first = Lane.BULK if bulk_turn else Lane.INTERACTIVE
-    head = min(candidates, key=lambda row: (row.lane is not first, row.idle_since + _handicap(row), row.id))
+
+    def switch(row: Row) -> float:
+        """Seconds until what it wants is merged."""
+        stays = row.request.adapters == merged.get(row.request.model, ())
+        return 0.0 if stays else table.of(row.request).predict(switch=1)
+
+    def turn(row: Row) -> tuple[bool, float, int]:
+        return row.lane is not first, row.idle_since + _handicap(row) + PATIENCE * switch(row), row.id
+
+    head = min(candidates, key=turn)
     fits = table.of(head.request)
     limits = limits.settled(fits)
     if head.alone:
         return _fill([head], fits, limits, free_slots)
     riders = in_turn(row for row in candidates if row.request.key == head.request.key and not row.alone)
-    return _fill(_reserve_bulk(head, riders, fits, limits), fits, limits, free_slots)
+    plan = _fill(_reserve_bulk(head, riders, fits, limits), fits, limits, free_slots)
+    plan.predicted += switch(head)
+    return plan
 
 
 def typists_turn(plan: PassPlan, seconds: float, bulk_share: float) -> float:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from onestroke.core import GenerationRequest
+from onestroke.core import AdapterUse, GenerationRequest
+from onestroke.errors import InvalidRequest, ModelError
 from onestroke.levers import AUTO, Levers
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.catalog import AdapterSpec, ModelSpec
 from onestroke.workers.messages import Sample
 
 TORCH_ENGINE = "onestroke.pipelines.loading:load_all"
@@ -33,6 +34,7 @@ class WorkerConfig:
     max_batch: int = 8
     engine: str = TORCH_ENGINE
     levers: Levers = AUTO
+    adapters: tuple[AdapterSpec, ...] = ()
 
 
 class EngineRow(Protocol):
@@ -82,11 +84,27 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Adaptable(Protocol):
+    """An engine whose rows may name adapters. `add_adapter` and `remove_adapter` are for any thread."""
+
+    def add_adapter(self, adapter: AdapterSpec) -> None:
+        """Raises ModelError."""
+        ...
+
+    def remove_adapter(self, name: str) -> None: ...
+    def use_adapters(self, adapters: Sequence[AdapterUse]) -> bool:
+        """What the rows of the next verbs want; says whether that took a switch."""
+        ...
+
+
 class Engines:
     """One device with several models on it: a verb goes to the engine of its rows, which are all of one model."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
+        self.adapters: dict[str, tuple[str, ...]] = {}
+        """Those that were loaded at the start, and the models that each is for."""
         self._all = list(engines.values())
 
     @property
@@ -102,8 +120,16 @@ class Engines:
         return self._all[0].threads
 
     def prepare(self, row_id: int, request: GenerationRequest) -> EngineRow:
-        row: EngineRow = self._engines[request.model].prepare(row_id, request)
+        engine = self._engines[request.model]
+        if request.adapters and not isinstance(engine, Adaptable):
+            raise InvalidRequest(f"{request.model} takes no adapters", "adapters")
+        row: EngineRow = engine.prepare(row_id, request)
         return row
+
+    def switch(self, rows: Sequence[EngineRow]) -> bool:
+        """Merge the adapters that `rows` share; says whether there was anything to do."""
+        engine = self._of(rows)
+        return isinstance(engine, Adaptable) and engine.use_adapters(rows[0].request.adapters)
 
     def encode(self, rows: Sequence[EngineRow]) -> None:
         self._of(rows).encode(rows)
@@ -128,6 +154,25 @@ class Engines:
             samples += [Sample(name, *timed) for timed in engine.warm_up(part)]
         return samples
 
+    def add_adapter(self, adapter: AdapterSpec) -> tuple[str, ...]:
+        """The models that it is for. Raises ModelError where there is none."""
+        suits, why = [], ModelError("adapters are for SDXL and SD models, and none is served")
+        for name, engine in self._engines.items():
+            if isinstance(engine, Adaptable):
+                try:
+                    engine.add_adapter(adapter)
+                    suits.append(name)
+                except ModelError as error:
+                    why = error
+        if not suits:
+            raise why
+        return tuple(suits)
+
+    def remove_adapter(self, name: str) -> None:
+        for engine in self._all:
+            if isinstance(engine, Adaptable):
+                engine.remove_adapter(name)
+
     def notes(self) -> list[str]:
         return [self._named(name, note) for name, engine in self._engines.items() for note in engine.notes()]
 
@@ -140,7 +185,7 @@ def load_engines(config: WorkerConfig, report: Report) -> Engines:
     """Import the factory and let it load the models. Raises ModelError that names the one that cannot be."""
     module, _, name = config.engine.partition(":")
     factory: Callable[..., Mapping[str, Engine]] = getattr(import_module(module), name)
-    return Engines(
+    engines = Engines(
         factory(
             config.specs,
             device=config.device,
@@ -151,3 +196,7 @@ def load_engines(config: WorkerConfig, report: Report) -> Engines:
             progress=report,
         )
     )
+    for adapter in config.adapters:
+        report(f"loading the adapter {adapter.name}", 1.0)
+        engines.adapters[adapter.name] = engines.add_adapter(adapter)
+    return engines

@@ -1,8 +1,8 @@
 """The protocol between the front and a worker process: small dataclasses over one local pipe.
 
-The front sends Prepare, Drop, Pass and Stop; the worker answers with Progress and one Ready, then for each
-Pass one PassDone, and for each row that was decoded one PictureDone or RowFailed. A row is known by a number
-that the front chooses and never uses twice.
+The front sends Prepare, Drop, Pass, AddAdapter, RemoveAdapter and Stop; the worker answers with Progress and one
+Ready, then for each Pass one PassDone, for each row that was decoded one PictureDone or RowFailed, and for each
+AddAdapter one AdapterAdded. A row is known by a number that the front chooses and never uses twice.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import WireError
+from onestroke.models.catalog import AdapterSpec
 
 DEVICE_LOST = 70
 """Exit status of a worker whose device answers no more."""
@@ -40,6 +41,18 @@ class Pass:
     encode: tuple[int, ...]
     step: tuple[int, ...]
     decode: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddAdapter:
+    """Read this LoRA; passes that are sent later may use it."""
+
+    adapter: AdapterSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAdapter:
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,8 @@ class Ready:
     pid: int
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
+    adapters: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Those that it has read, and the models that each is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +121,20 @@ class RowFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterAdded:
+    """`models` are those that it is for; `error`: why it was not added."""
+
+    name: str
+    models: tuple[str, ...]
+    error: WireError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The worker cannot serve at all (the model does not load); it leaves after this."""
 
     error: WireError = field(default_factory=lambda: WireError("model_error", "unknown"))
 
 
-Command = Prepare | Drop | Pass | Stop
-Reply = Progress | Ready | PassDone | PictureDone | RowFailed | Failed
+Command = Prepare | Drop | Pass | AddAdapter | RemoveAdapter | Stop
+Reply = Progress | Ready | PassDone | PictureDone | RowFailed | AdapterAdded | Failed

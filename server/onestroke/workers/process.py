@@ -20,9 +20,12 @@ from typing import Any, NoReturn
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import DeviceLost, GenerationFailed, InvalidRequest, to_wire
+from onestroke.models.catalog import AdapterSpec
 from onestroke.workers.engine import Engines, WorkerConfig, load_engines
 from onestroke.workers.messages import (
     DEVICE_LOST,
+    AdapterAdded,
+    AddAdapter,
     Drop,
     Failed,
     Pass,
@@ -31,6 +34,7 @@ from onestroke.workers.messages import (
     Prepare,
     Progress,
     Ready,
+    RemoveAdapter,
     Reply,
     RowFailed,
     Sample,
@@ -74,6 +78,7 @@ class WorkerProcess:
                 os.getpid(),
                 tuple(samples),
                 tuple(engine.notes()),
+                engine.adapters,
             )
         )
         while (order := self._passes.get()) is not None:
@@ -97,6 +102,10 @@ class WorkerProcess:
                         self._forget(row_id)
                 case Pass():
                     self._passes.put(command)
+                case AddAdapter():
+                    self._add_adapter(command.adapter)
+                case RemoveAdapter():
+                    self._engine.remove_adapter(command.name)
                 case Stop():
                     if not self._serving:
                         os._exit(0)  # loading cannot be interrupted, and nothing is owed yet
@@ -109,6 +118,12 @@ class WorkerProcess:
         except Exception as error:
             self._fail(row_id, error)
 
+    def _add_adapter(self, adapter: AdapterSpec) -> None:
+        try:
+            self._send(AdapterAdded(adapter.name, self._engine.add_adapter(adapter)))
+        except Exception as error:
+            self._send(AdapterAdded(adapter.name, (), to_wire(error)))
+
     def _forget(self, row_id: int) -> None:
         self._rows.pop(row_id, None)
         self._step_seconds.pop(row_id, None)
@@ -117,8 +132,19 @@ class WorkerProcess:
     # -- device thread --------------------------------------------------------------------------------------
 
     def _run_pass(self, order: Pass) -> None:
-        samples = [*self._encode(order), *self._step(order), *self._decode(order)]
+        samples = [*self._switch(order), *self._encode(order), *self._step(order), *self._decode(order)]
         self._send(PassDone(order.id, tuple(samples)))
+
+    def _switch(self, order: Pass) -> list[Sample]:
+        """Merge the adapters that its rows share, where the pass before had others."""
+        began, switched = time.perf_counter(), False
+
+        def switch(part: Sequence[int]) -> None:
+            nonlocal switched
+            switched |= self._engine.switch([self._rows[row_id] for row_id in part])
+
+        self._guarded(self._alive(order.step), switch)
+        return [Sample(order.model, "switch", 1, time.perf_counter() - began)] if switched else []
 
     def _alive(self, ids: Sequence[int]) -> list[int]:
         """Rows dropped or failed on the way are simply no longer there."""
