@@ -3,12 +3,15 @@
 It starts with one replica and must grow to two by itself. Then it is deployed anew (both replicas are replaced, one
 after the other), a replica is killed, and a node with all that runs on it.
 
-    python -m tests.trials.ray_cluster [--double]
+    python -m tests.trials.ray_cluster [--double] [--vanish]
 
 Up to the kills callers never try again, and nothing may fail. From then on they use the client's retries: what a
 killed replica had accepted, Ray's proxy answers with a bare 500, and the client asks again. Typists come back with
 their newest prompt all along. Fails unless every picture is there in the end, replicas leave before Ray kills them,
-and `/metrics` tells of each. `--double` draws plain colours, at the pace of a small GPU: all but the model is real.
+and `/metrics` tells of each.
+
+`--double` draws plain colours, at the pace of a small GPU: all but the model is real. `--vanish` freezes the node
+instead of killing it, so that its connections stay open and only Ray's health checks find out.
 
 The cluster runs in processes of its own under a time limit; none is left behind, whatever happens.
 """
@@ -58,7 +61,7 @@ RAY = {
 class Cluster:
     """Two nodes of one core each, so that each has room for one replica; Serve's proxy is on the first."""
 
-    def __init__(self, port: int, *, double: bool) -> None:
+    def __init__(self, port: int, options: argparse.Namespace) -> None:
         import ray
         from ray import serve
         from ray.cluster_utils import Cluster as Nodes
@@ -73,7 +76,7 @@ class Cluster:
         self.settings = Settings(
             port=port, threads=1, max_batch=1, request_timeout=60, max_wait=60, drain_timeout=60
         )
-        self._double = double
+        self._options = options
 
     def deploy(self) -> None:
         """Begin to serve, or to replace every replica; `deployed` says when that is done."""
@@ -83,7 +86,7 @@ class Cluster:
         from onestroke.workers.engine import TORCH_ENGINE
         from tests.doubles import FAKE_ENGINE
 
-        engine = FAKE_ENGINE if self._double else TORCH_ENGINE
+        engine = FAKE_ENGINE if self._options.double else TORCH_ENGINE
         whole = application(self.settings, Replicas(max_replicas=2), engine=engine)
         serve.run_many([serve.RunTarget(whole, name=NAME)], wait_for_applications_running=False)
 
@@ -96,8 +99,14 @@ class Cluster:
         status = serve.status().applications[NAME]
         return status.status == "RUNNING", dict(status.deployments[NAME].replica_states)
 
-    def kill_second_node(self) -> None:
-        self._nodes.remove_node(self._second, allow_graceful=False)
+    def lose_second_node(self) -> None:
+        """Kill it; or, as a machine whose power or network fails, have it answer no more and close nothing."""
+        if not self._options.vanish:
+            self._nodes.remove_node(self._second, allow_graceful=False)
+            return
+        raylet = psutil.Process(self._second.all_processes["raylet"][0].process.pid)
+        for each in (raylet, *raylet.children(recursive=True)):
+            each.suspend()
 
 
 async def states(cluster: Cluster) -> AsyncIterator[tuple[float, bool, Mapping[str, int]]]:
@@ -186,16 +195,16 @@ async def trial(cluster: Cluster, url: str) -> tuple[bool, list[Phase]]:
             missed = await running(cluster, 1)
             back = missed + await running(cluster, 2)
             say(f"a killed replica: missed after {missed:.1f} s, replaced after {back:.0f} s")
-            killed = patient.enter("node killed")
-            await asyncio.to_thread(cluster.kill_second_node)
-            say(f"a killed node: missed after {await running(cluster, 1):.1f} s")
+            lost = patient.enter("node lost")
+            await asyncio.to_thread(cluster.lose_second_node)
+            say(f"a lost node: missed after {await running(cluster, 1):.1f} s")
             await asyncio.sleep(5)
-            await killed.underway()
+            await lost.underway()
     show(
         [*load.phases, *patient.phases], f"{CALLERS} callers, {TYPISTS} typists, Ray Serve on two local nodes"
     )
-    longest = max(*killed.answered, *killed.drawn)
-    say(f"the longest that anybody waited for a picture when the node was killed: {longest:.1f} s")
+    longest = max(*lost.answered, *lost.drawn)
+    say(f"the longest that anybody waited for a picture when the node was lost: {longest:.1f} s")
     phases = load.phases + patient.phases
     passed = all(phase.clean for phase in phases) and told == 2 and leaving < cluster.settings.drain_timeout
     return passed, phases
@@ -205,11 +214,11 @@ def say(line: str) -> None:
     print(f"{time.strftime('%X')}  {line}", flush=True, file=sys.__stdout__)
 
 
-def inside(*, double: bool) -> NoReturn:
+def inside(options: argparse.Namespace) -> NoReturn:
     """The trial itself, in a process that may be killed."""
     port = free_port()
     with contextlib.redirect_stdout(sys.stderr):  # what Ray says, loudest of what is killed on purpose
-        cluster = Cluster(port, double=double)
+        cluster = Cluster(port, options)
         say("two nodes and Serve run")
         cluster.deploy()
         passed, phases = asyncio.run(trial(cluster, f"http://127.0.0.1:{port}"))
@@ -237,10 +246,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--double", action="store_true", help="draw plain colours")
+    parser.add_argument("--vanish", action="store_true", help="freeze the node instead of killing it")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
-        inside(double=options.double)
+        inside(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # Ray's sockets want a short path
     os.environ |= {**RAY, "RAY_TMPDIR": str(folder)}
