@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onestroke.core import GenerationRequest
+from onestroke.core import FitKey, GenerationRequest
 from onestroke.errors import DeviceLost, GenerationFailed, InvalidRequest
 from onestroke.metrics import Metrics
 from onestroke.models.catalog import CATALOG, ModelSpec
@@ -50,7 +50,7 @@ class Cost:
 
     def samples(self, sizes: Sequence[int] = (1, 2, 4, 8, 16), model: str = "embedded") -> tuple[Sample, ...]:
         verbs = ("encode", "step", "decode")
-        return tuple(Sample(model, verb, n, self.of(verb, n)) for verb in verbs for n in sizes)
+        return tuple(Sample(FitKey(model), verb, n, self.of(verb, n)) for verb in verbs for n in sizes)
 
 
 @dataclass
@@ -97,14 +97,14 @@ class FakeLink:
     def _run(self, order: Pass) -> None:
         loop = asyncio.get_running_loop()
         unet_rows = sum(self.requests[row].unet_rows for row in order.step)
-        cost = self.others.get(order.model, self.cost)
+        cost = self.others.get(order.fit.model, self.cost)
         seconds = [
             cost.of("encode", len(order.encode)),
             cost.of("step", unet_rows),
             cost.of("decode", len(order.decode)),
         ]
         samples = tuple(
-            Sample(order.model, verb, n, took)
+            Sample(order.fit, verb, n, took)
             for verb, n, took in zip(
                 ("encode", "step", "decode"),
                 (len(order.encode), unet_rows, len(order.decode)),

@@ -37,6 +37,21 @@ class BatchKey(NamedTuple):
     width: int
     height: int
     adapters: tuple[AdapterUse, ...] = ()
+    group: tuple[int, float] | None = None
+    """Steps and guidance, for a model that draws a picture in one call."""
+
+
+class FitKey(NamedTuple):
+    """What passes are alike in cost: those of one model, and of one number of steps where a pass takes them all."""
+
+    model: str
+    steps: int = 0
+    guided: bool = False
+
+    @property
+    def work(self) -> int:
+        """How much of the network's work a row of such a pass is, compared with others of its model."""
+        return max(1, self.steps) * (2 if self.guided else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +63,8 @@ class GenerationRequest:
     `crop` is SDXL's micro-conditioning: the corner (top, left) in pixels at which the picture is said to be cut.
     `decoder` is the one wanted where the model has two: quality for whoever waits for one picture, speed for
     whoever types. `quality` is 1-100 and holds for JPEG and WebP. `adapters` stand in the order of their names.
+    `whole` says that its model draws a picture in one call, which rows of the same steps and guidance share: one
+    pass, however many steps.
     """
 
     model: str
@@ -65,10 +82,21 @@ class GenerationRequest:
     format: ImageFormat = ImageFormat.JPEG
     quality: int = 85
     adapters: tuple[AdapterUse, ...] = ()
+    whole: bool = False
 
     @property
     def key(self) -> BatchKey:
-        return BatchKey(self.model, self.width, self.height, self.adapters)
+        group = (self.steps, self.guidance_scale) if self.whole else None
+        return BatchKey(self.model, self.width, self.height, self.adapters, group)
+
+    @property
+    def fit(self) -> FitKey:
+        return FitKey(self.model, self.steps, self.guided) if self.whole else FitKey(self.model)
+
+    @property
+    def passes(self) -> int:
+        """Passes from the start to the picture."""
+        return 1 if self.whole else self.steps
 
     @property
     def guided(self) -> bool:
@@ -77,7 +105,7 @@ class GenerationRequest:
 
     @property
     def unet_rows(self) -> int:
-        return 2 if self.guided else 1
+        return 2 if self.guided and not self.whole else 1
 
 
 @dataclass(frozen=True, slots=True)

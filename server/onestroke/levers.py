@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from onestroke.errors import ModelError
+
 Switch = Literal["auto", "on", "off"]
 Compile = Literal["auto", "off", "regional", "full"]
 Attention = Literal["auto", "flash", "cudnn", "efficient", "math", "xformers"]
@@ -60,6 +62,26 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 """What "auto" stands for, by device type. CUDA's row is a plan, not yet measured."""
+
+
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "compile": ("auto", "off"),
+    "graphs": ("auto", "off"),
+    "fuse": ("auto", "off"),
+    "encode_kv": ("auto", "off"),
+    "attention": ("auto",),
+    "decoder": ("auto", "full"),
+    "quantize": ("off",),
+}
+"""What may be asked for a model that runs as diffusers wrote it."""
+
+
+def check_plain(levers: Levers, name: str) -> None:
+    """Raise ModelError for a lever that the model called `name` does not have, running as diffusers wrote it."""
+    for lever, values in PLAIN.items():
+        if (asked := getattr(levers, lever)) not in values:
+            flag = "--" + lever.replace("_", "-")
+            raise ModelError(f"{name} has no {flag} {asked}: give {' or '.join(values)}")
 
 
 def resolved(levers: Levers, device: str) -> Levers:

@@ -20,7 +20,8 @@ def test_every_row_that_is_fetched_is_pinned_and_says_what_it_takes() -> None:
         assert spec.licence.url
         assert spec.memory_bytes > spec.download_bytes or spec.unet, "a UNet may be published in fp32"
         if not spec.is_local:
-            assert len(spec.revision or "") == 40 or spec.family == "muse" or spec.name == "sdxs-512"
+            unpinned = spec.whole or spec.family == "muse" or spec.name == "sdxs-512"
+            assert len(spec.revision or "") == 40 or unpinned
             assert spec.download_bytes > 1e9
 
 

@@ -98,8 +98,8 @@ def test_what_cannot_be_served_says_what_can(folder: Path, tmp_path: Path) -> No
     (tmp_path / "a.safetensors").touch()
     with pytest.raises(ModelError, match=r"such as .*a\.safetensors"):
         resolve(str(tmp_path))
-    edit(folder / "model_index.json", _class_name="FluxPipeline")
-    with pytest.raises(ModelError, match=r"FluxPipeline.*StableDiffusionXLPipeline"):
+    edit(folder / "model_index.json", _class_name="FluxInpaintPipeline")
+    with pytest.raises(ModelError, match=r"FluxInpaintPipeline.*StableDiffusionXLPipeline"):
         resolve(str(folder))
 
 

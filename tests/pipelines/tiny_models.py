@@ -46,10 +46,10 @@ def save_tiny_pipeline(
     torch.manual_seed(0)
     pipeline = StableDiffusionXLPipeline(
         vae=_kl() if kl else _tiny_vae(),
-        text_encoder=CLIPTextModel(_text(32, clip=clip)).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(_text(48, "gelu", clip=clip)).eval(),
-        tokenizer=_tokenizer("<|endoftext|>", clip),
-        tokenizer_2=_tokenizer("!", clip),
+        text_encoder=CLIPTextModel(text_config(32, clip=clip)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(48, "gelu", clip=clip)).eval(),
+        tokenizer=tokenizer("<|endoftext|>", clip),
+        tokenizer_2=tokenizer("!", clip),
         unet=_unet(),
         scheduler=EulerAncestralDiscreteScheduler(prediction_type=prediction, **SCHEDULE),
         force_zeros_for_empty_prompt=True,
@@ -80,9 +80,9 @@ def save_tiny_sd(folder: Path, layout: str, *, clip: bool = False) -> ModelSpec:
     pipeline = StableDiffusionPipeline(
         vae=_contrast(_kl()),
         text_encoder=CLIPTextModel(
-            _text(width, "gelu" if second else "quick_gelu", clip=clip, layers=layers)
+            text_config(width, "gelu" if second else "quick_gelu", clip=clip, layers=layers)
         ).eval(),
-        tokenizer=_tokenizer("!" if second else "<|endoftext|>", clip),
+        tokenizer=tokenizer("!" if second else "<|endoftext|>", clip),
         unet=_strong(
             UNet2DConditionModel(
                 **COMMON,
@@ -122,8 +122,8 @@ def save_tiny_muse(folder: Path, layout: str = "amused-256") -> ModelSpec:
     large = layout == "amused-512"
     pipeline = AmusedPipeline(
         vqvae=_vq(),
-        tokenizer=_tokenizer("!", clip=False),
-        text_encoder=CLIPTextModelWithProjection(_text(32)).eval(),
+        tokenizer=tokenizer("!", clip=False),
+        text_encoder=CLIPTextModelWithProjection(text_config(32)).eval(),
         transformer=_masked_transformer(halved=large),
         scheduler=AmusedScheduler(mask_token_id=CODEBOOK),
     )
@@ -259,7 +259,7 @@ def _contrast(vae: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def _text(
+def text_config(
     width: int, activation: str = "quick_gelu", *, clip: bool = False, layers: int = 2
 ) -> CLIPTextConfig:
     ends = (
@@ -286,7 +286,7 @@ def _vocabulary() -> dict[str, int]:
     return {word: index for index, word in enumerate(words)}
 
 
-def _tokenizer(pad: str, clip: bool) -> Any:
+def tokenizer(pad: str, clip: bool = False) -> Any:
     if clip:
         return clip_tokenizer(pad=pad)
     return CLIPTokenizer(vocab=_vocabulary(), merges=[], pad_token=pad, model_max_length=TOKENS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onestroke.core import AdapterUse
+from onestroke.core import AdapterUse, FitKey
 from onestroke.errors import InvalidRequest, ModelError, Unavailable, WireError
 from onestroke.models.catalog import AdapterSpec, FileSpec
 from onestroke.scheduling.fits import FitTable
@@ -31,7 +31,7 @@ def styled(arrived: float, **state: Any) -> Row:
 
 def plan(waiting: list[Row], merged: tuple[AdapterUse, ...] = ()) -> PassPlan:
     table = FitTable()
-    table.observe([*Cost().samples(), Sample("embedded", "switch", 1, SWITCH)])
+    table.observe([*Cost().samples(), Sample(FitKey("embedded"), "switch", 1, SWITCH)])
     found = next_pass(waiting, [], set(), table, WIDE, merged={"embedded": merged})
     assert found is not None
     return found

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onestroke.core import FitKey
 from onestroke.scheduling.fits import Fits, FitTable, Line
 from onestroke.workers.messages import Sample
 from tests.doubles import request
@@ -68,7 +72,22 @@ def test_unknown_verbs_cost_nothing_until_seen() -> None:
 
 def test_models_are_fitted_apart() -> None:
     table = FitTable()
-    table.observe([Sample("embedded", "step", 1, 0.01), Sample("other", "step", 1, 2.0)])
+    table.observe([Sample(FitKey("embedded"), "step", 1, 0.01), Sample(FitKey("other"), "step", 1, 2.0)])
     assert table.of(request()).predict(step=1) == pytest.approx(0.01)
     assert table.of(request(model="other")).predict(step=1) == pytest.approx(2.0)
     assert table.of(request(model="new")).predict(step=1) == 0.0
+
+
+def test_of_a_model_that_draws_in_one_call_other_step_counts_are_taken_in_proportion() -> None:
+    table = FitTable()
+    table.observe([Sample(FitKey("whole", 4), "step", n, 1.0 + n) for n in (1, 2)])
+    asked = request(model="whole", whole=True)
+
+    def one(**changes: Any) -> float:
+        return table.of(replace(asked, **changes)).predict(step=1)
+
+    assert one(steps=4) == pytest.approx(2.0)
+    assert one(steps=8) == pytest.approx(4.0)
+    assert one(steps=4, guidance_scale=5.0) == pytest.approx(4.0)
+    table.observe([Sample(FitKey("whole", 8), "step", 1, 3.0)])
+    assert one(steps=8) == pytest.approx(3.0)

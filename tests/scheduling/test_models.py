@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from onestroke.core import FitKey
 from onestroke.errors import Overloaded
 from onestroke.scheduling.rows import Lane
 from tests.doubles import Cost, FakeLink, make_scheduler, request
@@ -96,7 +97,7 @@ async def test_typists_of_two_models_take_turns() -> None:
 
     both = (type_along(model, i) for i in range(20) for model in ("embedded", "slow"))
     await asyncio.gather(*both)
-    models = [each.model for each in link.passes]
+    models = [each.fit.model for each in link.passes]
     longest = max(
         len(run) for model in ("embedded", "slow") for run in "".join(m[0] for m in models).split(model[0])
     )
@@ -113,3 +114,25 @@ async def test_the_expected_wait_counts_each_model_by_its_own_fit() -> None:
             scheduler.submit(request(model=model), lane=Lane.BULK, tenant=str(i))
         waits[model] = scheduler.expected_wait()
     assert waits["slow"] > 4 * waits["embedded"] > 0
+
+
+@on_virtual_time
+async def test_rows_that_are_drawn_whole_share_a_pass_of_their_steps_and_guidance_alone() -> None:
+    """One pass a picture, however many steps; what it costs is known by its steps."""
+    scheduler = make_scheduler()
+    link = FakeLink(scheduler, others={"whole": SLOW}).start()
+    first = scheduler.submit(request(), lane=Lane.BULK, tenant="a")
+    kinds = [(4, 0.0), (4, 0.0), (8, 0.0), (4, 5.0)]
+    tickets = [
+        scheduler.submit(
+            request(model="whole", whole=True, steps=steps, guidance_scale=guidance),
+            lane=Lane.BULK, tenant=f"b{i}",
+        )
+        for i, (steps, guidance) in enumerate(kinds)
+    ]  # fmt: skip
+    await asyncio.gather(first.picture, *(ticket.picture for ticket in tickets))
+    assert [len(each.step) for each in link.passes] == [1, 2, 1, 1]
+    assert all(each.encode == each.step == each.decode for each in link.passes)
+    assert [each.fit for each in link.passes[1:]] == [
+        FitKey("whole", 4), FitKey("whole", 8), FitKey("whole", 4, guided=True)
+    ]  # fmt: skip

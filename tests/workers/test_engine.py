@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from onestroke.core import FitKey
 from onestroke.errors import ModelError
 from onestroke.workers.engine import Engines, WorkerConfig, load_engines
 from onestroke.workers.messages import Sample
@@ -28,7 +29,7 @@ class Recorder(FakeEngine):
 
 def test_each_row_goes_to_the_engine_of_its_model() -> None:
     one, other = Recorder(), Recorder("torch.bfloat16")
-    engines = Engines({"embedded": one, "other": other})
+    engines = Engines((SPEC, OTHER), {"embedded": one, "other": other})
     assert (engines.device, engines.dtype, engines.threads) == ("fake", "float32, bfloat16", 1)
     for model in ("embedded", "other", "other"):
         row = engines.prepare(1, request(f"of {model}", model=model))
@@ -46,8 +47,8 @@ def test_models_are_warmed_up_one_after_the_other_and_timed_apart() -> None:
     engines = load_engines(WorkerConfig((SPEC, OTHER), engine=FAKE_ENGINE), lambda *progress: None)
     samples = engines.warm_up(lambda stage, fraction: said.append((stage, fraction)))
     assert said == [("embedded: warming up", 0.25), ("other: warming up", 0.75)]
-    assert {sample.model for sample in samples} == {"embedded", "other"}
-    assert Sample("other", "step", 8, 0.026) in samples
+    assert {sample.fit.model for sample in samples} == {"embedded", "other"}
+    assert Sample(FitKey("other"), "step", 8, 0.026) in samples
     assert engines.notes() == ["embedded: a double", "other: a double"]
 
 

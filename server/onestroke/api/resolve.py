@@ -103,6 +103,7 @@ def resolve(
             adapters=adapters,
             format=ask.format,
             quality=DEFAULT_QUALITY if ask.quality is None else ask.quality,
+            whole=spec.whole,
         )
         for i in range(n)
     ]

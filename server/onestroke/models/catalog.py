@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from onestroke.core import FitKey
 from onestroke.errors import InvalidRequest
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
@@ -20,7 +21,7 @@ CLIP_MERGES = Path(__file__).parent / "clip" / "merges.txt.gz"
 
 SAMPLERS = ("euler", "euler_ancestral", "ddim", "lcm", "tcd")
 """Samplers that a request may name; each is a table read off diffusers' scheduler of that name."""
-SAMPLERS_OF = {"muse": ("amused",)}
+SAMPLERS_OF = {"muse": ("amused",), "diffusers": ("own",)}
 """Those of families that have their own."""
 
 
@@ -74,9 +75,10 @@ class ModelSpec:
 
     `source` is a diffusers folder, a hub id or a single `.safetensors` file; `revision` is a commit, branch or tag
     of a hub id, None for its default branch; `variant` is preferred where the source has it. `family` is "sdxl",
-    "sd" or "muse": models of one family share latents, and so their VAEs, but for those with `own_latents`. `vae`
-    is what `choosing.vae_of` takes. `unet` takes the place of the source's own, `loras` are merged into what is
-    loaded.
+    "sd", "muse" or "diffusers": models of one family share latents, and so their VAEs, but for those with
+    `own_latents`. `vae` is what `choosing.vae_of` takes. A model of the family "diffusers" is drawn by its own
+    pipeline, of the class `pipeline`, whose call is given `call` besides. `unet` takes the place of the
+    source's own, `loras` are merged into what is loaded.
 
     `only_steps` are the step counts that a checkpoint was distilled to, where it takes no others. `timesteps` maps
     a step count to the timesteps it must use where the sampler's own spacing is not the recipe; `scheduler` holds
@@ -99,6 +101,8 @@ class ModelSpec:
     unet: FileSpec | None = None
     loras: tuple[FileSpec, ...] = ()
     own_latents: bool = False
+    pipeline: str = ""
+    call: tuple[tuple[str, Any], ...] = ()
     sampler: str = "euler_ancestral"
     default_steps: int = 1
     max_steps: int = 50
@@ -117,6 +121,20 @@ class ModelSpec:
     def samplers(self) -> tuple[str, ...]:
         """The samplers that a request may name."""
         return SAMPLERS_OF.get(self.family, SAMPLERS)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it draws a picture in one call: a pass then takes all the steps of rows that ask for as many."""
+        return self.family == "diffusers"
+
+    @property
+    def fit(self) -> FitKey:
+        """What its passes cost, at its defaults."""
+        return (
+            FitKey(self.name, self.default_steps, self.guidance_scale > 1)
+            if self.whole
+            else FitKey(self.name)
+        )
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -197,6 +215,22 @@ AMUSED = ModelSpec(
     download_bytes=1_750_000_000,
     memory_bytes=3_000_000_000,
 )
+
+WHOLE = ModelSpec(
+    name="any other pipeline",
+    source="",
+    family="diffusers",
+    description="",
+    licence=Licence("unknown", commercial=None),
+    variant=None,
+    sampler="own",
+    default_steps=30,
+    max_steps=100,
+    guidance_scale=5.0,
+    sizes=(*SDXL_SIZES, (512, 512)),
+    own_latents=True,
+)
+"""Drawn by its own pipeline of diffusers, one call a picture."""
 
 CATALOG: dict[str, ModelSpec] = {
     spec.name: spec
@@ -451,7 +485,67 @@ def _of_sd() -> Iterator[ModelSpec]:
     )
 
 
-CATALOG.update({spec.name: spec for make in (_over_sdxl, _hyper, _of_sd) for spec in make()})
+def _whole() -> Iterator[ModelSpec]:
+    """Memory is of all weights in bf16, by their numbers of parameters, and a tenth."""
+    apache = Licence("Apache-2.0", commercial=True)
+    yield replace(
+        WHOLE,
+        name="sana-sprint",
+        source="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+        pipeline="SanaSprintPipeline",
+        description="SANA-Sprint 1.6B, 1024x1024 in 1-4 steps (2 by default), behind Gemma 2",
+        licence=Licence(
+            "NVIDIA NSCL v2-custom, Gemma terms",
+            commercial=False,
+            url="https://huggingface.co/Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+        ),
+        default_steps=2,
+        max_steps=4,
+        guidance_scale=4.5,
+        sizes=SDXL_SIZES,
+        download_bytes=9_700_000_000,
+        memory_bytes=10_000_000_000,
+    )
+    yield replace(
+        WHOLE,
+        name="flux1-schnell",
+        source="black-forest-labs/FLUX.1-schnell",
+        pipeline="FluxPipeline",
+        description="FLUX.1 schnell, 12B, 1024x1024 in 1-4 steps",
+        licence=replace(apache, url="https://huggingface.co/black-forest-labs/FLUX.1-schnell"),
+        default_steps=4,
+        guidance_scale=0.0,
+        call=(("max_sequence_length", 256),),
+        download_bytes=33_700_000_000,
+        memory_bytes=37_000_000_000,
+    )
+    yield replace(
+        WHOLE,
+        name="flux2-klein",
+        source="black-forest-labs/FLUX.2-klein-4B",
+        pipeline="Flux2KleinPipeline",
+        description="FLUX.2 klein 4B, 1024x1024 in 4 steps, behind Qwen3",
+        licence=replace(apache, url="https://huggingface.co/black-forest-labs/FLUX.2-klein-4B"),
+        default_steps=4,
+        guidance_scale=1.0,
+        download_bytes=16_000_000_000,
+        memory_bytes=17_500_000_000,
+    )
+    yield replace(
+        WHOLE,
+        name="z-image-turbo",
+        source="Tongyi-MAI/Z-Image-Turbo",
+        pipeline="ZImagePipeline",
+        description="Z-Image-Turbo, 6B, 1024x1024 in 9 steps, behind Qwen3",
+        licence=replace(apache, url="https://huggingface.co/Tongyi-MAI/Z-Image-Turbo"),
+        default_steps=9,
+        guidance_scale=0.0,
+        download_bytes=20_500_000_000,
+        memory_bytes=22_500_000_000,
+    )
+
+
+CATALOG.update({spec.name: spec for make in (_over_sdxl, _hyper, _of_sd, _whole) for spec in make()})
 
 SD21 = replace(
     CATALOG["sd15"],

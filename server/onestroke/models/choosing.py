@@ -21,6 +21,7 @@ from onestroke.models.catalog import (
     RECIPES,
     SDXL_SIZES,
     VAES,
+    WHOLE,
     AdapterSpec,
     FileSpec,
     Licence,
@@ -31,10 +32,10 @@ from onestroke.models.folders import (
     INDEX,
     SCHEDULER,
     check_not_pickled,
-    components,
     family_of,
     files_of,
     names_in,
+    own_parts,
     read_json,
     weights_of,
 )
@@ -159,7 +160,7 @@ def vae_of(spec: ModelSpec) -> VaeSpec | Path | None:
     if name == "auto" or (name in ("full", "tiny") and spec.own_latents):
         return None
     if spec.family not in {vae.family for vae in VAES.values()}:
-        raise ModelError(f"{spec.name} reads its tokens by its own VQ model and no other: give --vae auto")
+        raise ModelError(f"{spec.name} has a VAE of its own and takes no other: give --vae auto")
     if name in ("full", "tiny"):
         kinds = (vae for vae in VAES.values() if (vae.family, vae.kind) == (spec.family, name))
         return next(kinds, None)
@@ -237,6 +238,7 @@ def _sampled_as(spec: ModelSpec, recipe: str) -> ModelSpec:
         guidance_scale=row.guidance_scale,
         sizes=row.sizes,
         timesteps=row.timesteps,
+        call=row.call,
         scheduler=row.scheduler,
     )
 
@@ -267,7 +269,7 @@ def _from_folder(folder: Path, recipe: str) -> ModelSpec:
         spec = replace(
             spec,
             source=str(folder.resolve()),
-            variant=weights_of(names, components(spec.family)[0], None).variant,
+            variant=weights_of(names, own_parts(spec, names)[0], None).variant,
         )
         files_of(spec, names)
     except ModelError as error:
@@ -286,9 +288,12 @@ def _from_hub(source: str, revision: str | None, recipe: str) -> ModelSpec:
 
 def _described(folder: Path, name: str, description: str) -> ModelSpec:
     """A row made from a folder's configuration files."""
-    family = family_of(read_json(folder / INDEX), name)
+    index = read_json(folder / INDEX)
+    family = family_of(index, name)
     if family == "muse":
         return _described_muse(folder, name, description)
+    if family == "diffusers":
+        return _described_whole(folder, name, description, index["_class_name"])
     scheduler = read_json(folder / SCHEDULER)
     unet = read_json(folder / "unet" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
@@ -325,6 +330,23 @@ def _described_muse(folder: Path, name: str, description: str) -> ModelSpec:
         sizes=((side, side),),
         download_bytes=0,
         memory_bytes=0,
+    )
+
+
+def _described_whole(folder: Path, name: str, description: str, kind: str) -> ModelSpec:
+    """A pipeline's own defaults are not known here: those of the catalog's row of its class are taken."""
+    row = next((row for row in CATALOG.values() if row.pipeline == kind), WHOLE)
+    return replace(
+        row,
+        name=name,
+        source=str(folder),
+        revision=None,
+        description=description,
+        licence=UNKNOWN,
+        pipeline=kind,
+        download_bytes=0,
+        memory_bytes=0,
+        note=f"a {kind}, sampled like {row.name}; --recipe takes another row's, a request says its own",
     )
 
 

@@ -15,7 +15,11 @@ from onestroke.errors import ModelError
 from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
 
 PIPELINES = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd", "AmusedPipeline": "muse"}
-"""The pipelines that are served, and their families."""
+"""The pipelines that are served step by step, and their families; any other is of the family "diffusers"."""
+OTHER_INPUTS = ("Img2Img", "Inpaint", "ControlNet", "Upscale", "Pix2Pix", "Edit", "Video", "Audio", "3D")
+"""Parts of the names of pipelines that want more than a text, or make something else than a picture."""
+LIBRARIES = ("diffusers", "transformers")
+"""Where the parts of a pipeline may come from."""
 TEXT_ENCODERS = {
     "sdxl": ("text_encoder", "text_encoder_2"),
     "sd": ("text_encoder",),
@@ -28,6 +32,9 @@ NETWORKS = {"muse": ("transformer", "vqvae")}
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 PICKLED = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+OF_TRANSFORMERS = ("text_encoder", "image_encoder", "safety_checker")
+"""Parts whose weights are called as transformers calls them."""
+_SMALL = (".json", ".txt", ".model", ".jinja")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -59,8 +66,12 @@ def components(family: str) -> tuple[str, ...]:
     return (network, *TEXT_ENCODERS[family], decoder)
 
 
-def own_parts(spec: ModelSpec) -> tuple[str, ...]:
-    """The parts whose weights are the source's own."""
+def own_parts(spec: ModelSpec, names: Collection[str]) -> tuple[str, ...]:
+    """The parts whose weights are the source's own, of whose files `names` are."""
+    if spec.family == "diffusers":
+        return tuple(
+            sorted(name.partition("/")[0] for name in names if re.fullmatch(r"[^/]+/config\.json", name))
+        )
     return tuple(part for part in components(spec.family) if not (part == "unet" and spec.unet))
 
 
@@ -70,7 +81,7 @@ def weights_of(names: Collection[str], part: str, variant: str | None) -> Weight
     `variant` is taken where it is there, then the plain files, then fp16. Raises ModelError where there are none.
     """
     folder = f"{part}/" if part else ""
-    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    stem = "model" if part.startswith(OF_TRANSFORMERS) else "diffusion_pytorch_model"
     for wanted in dict.fromkeys((variant, None, "fp16")):
         dot = f".{wanted}" if wanted else ""
         if (single := f"{folder}{stem}{dot}.safetensors") in names:
@@ -102,6 +113,14 @@ def files_of(spec: ModelSpec | VaeSpec | FileSpec, names: Collection[str]) -> li
         return [spec.file]
     if not isinstance(spec, ModelSpec):
         return [_needed(names, "config.json"), *weights_of(names, "", None).files]
+    weights = [
+        file for part in own_parts(spec, names) for file in weights_of(names, part, spec.variant).files
+    ]
+    if spec.family == "diffusers":
+        small = [
+            name for name in names if name.count("/") == 1 and name.endswith(_SMALL) and name not in weights
+        ]
+        return [_needed(names, INDEX), *sorted(small), *weights]
     parts = components(spec.family)
     tokenizers = [
         f"{part}/{name}"
@@ -114,7 +133,6 @@ def files_of(spec: ModelSpec | VaeSpec | FileSpec, names: Collection[str]) -> li
         _needed(names, SCHEDULER),
         *(_needed(names, f"{part}/config.json") for part in parts),
     ]
-    weights = [file for part in own_parts(spec) for file in weights_of(names, part, spec.variant).files]
     return [*small, *tokenizers, *weights]
 
 
@@ -143,6 +161,38 @@ def read_json(path: Path) -> dict[str, Any]:
 def family_of(index: dict[str, Any], where: str) -> str:
     """The family of a model_index.json. Raises ModelError for a pipeline that is not served."""
     name = index.get("_class_name")
-    if name not in PIPELINES:
-        raise ModelError(f"{where} holds a {name}; what is served: {', '.join(PIPELINES)}")
-    return PIPELINES[name]
+    if name in PIPELINES:
+        return PIPELINES[name]
+    if (
+        not isinstance(name, str)
+        or not name.endswith("Pipeline")
+        or any(word in name for word in OTHER_INPUTS)
+    ):
+        raise ModelError(
+            f"{where} holds a {name}; what is served: {', '.join(PIPELINES)}, and other pipelines of diffusers "
+            "that draw from a text alone"
+        )
+    parts_of(index)
+    return "diffusers"
+
+
+def parts_of(index: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+    """The library and the class of each part that a model_index.json names, None for one that it leaves out.
+
+    Raises ModelError for parts of other libraries: no code comes from a checkpoint.
+    """
+    found: dict[str, tuple[str, str | None]] = {}
+    for part, value in index.items():
+        if part.startswith("_") or not isinstance(value, list):
+            continue
+        library, name = value if len(value) == 2 else (value, None)
+        if library is None:
+            found[part] = ("", None)
+        elif library in LIBRARIES and isinstance(name, str):
+            found[part] = (library, name)
+        else:
+            raise ModelError(
+                f"its {part} is a {name} of {library!r}: only parts of {' and '.join(LIBRARIES)} are read, and no "
+                "code comes from a checkpoint"
+            )
+    return found

@@ -15,15 +15,20 @@ from typing import Any
 
 from onestroke.errors import ModelError
 from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
-from onestroke.models.folders import INDEX, SCHEDULER, files_of, names_in
+from onestroke.models.folders import INDEX, SCHEDULER, family_of, files_of, names_in, read_json
 
 Spec = ModelSpec | VaeSpec | FileSpec
 Progress = Callable[[str, float], None]
 """Told what is being done and how far along it is, 0 to 1."""
 
 TIMEOUT = 20.0
-DESCRIBING = (INDEX, SCHEDULER, "unet/config.json", "vae/config.json")
-"""The small files that say what a pipeline is and how it is sampled."""
+DESCRIBING = {
+    "sdxl": (SCHEDULER, "unet/config.json", "vae/config.json"),
+    "sd": (SCHEDULER, "unet/config.json", "vae/config.json"),
+    "muse": (SCHEDULER, "transformer/config.json", "vqvae/config.json"),
+    "diffusers": (),
+}
+"""The small files that say, beside its index, how a pipeline of each family is sampled."""
 SPARE_BYTES = 200_000_000
 """Disk space to leave free."""
 
@@ -83,13 +88,17 @@ def describe(source: str, revision: str | None) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    if all(_snapshot(source, revision, name) for name in DESCRIBING):
-        folder = _snapshot(source, revision, INDEX)
-        assert folder is not None
+    def others(folder: Path) -> tuple[str, ...]:
+        return DESCRIBING[family_of(read_json(folder / INDEX), source)]
+
+    folder = _snapshot(source, revision, INDEX)
+    if folder and all(_snapshot(source, revision, name) for name in others(folder)):
         return folder
     with explained(source, revision):
-        paths = [hf_hub_download(source, name, revision=revision) for name in DESCRIBING]
-    return Path(paths[0]).parent
+        folder = Path(hf_hub_download(source, INDEX, revision=revision)).parent
+        for name in others(folder):
+            hf_hub_download(source, name, revision=revision)
+    return folder
 
 
 def fetch(spec: Spec, progress: Progress = lambda stage, fraction: None) -> Path:

@@ -30,7 +30,10 @@ from onestroke.pipelines.text import TextEncoder, without_last_layer
 from onestroke.pipelines.unet import Denoiser
 
 if TYPE_CHECKING:
+    from onestroke.pipelines.generic.pipeline import WholePipeline
     from onestroke.pipelines.muse.pipeline import MusePipeline
+
+    AnyPipeline = Pipeline | MusePipeline | WholePipeline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TEXT_BUCKETS = {"cpu": 2}
@@ -51,15 +54,16 @@ def load_all(
     levers: Levers = AUTO,
     progress: Progress = lambda stage, fraction: None,
     **options: Any,
-) -> dict[str, Pipeline | MusePipeline]:
+) -> dict[str, AnyPipeline]:
     """`load` for each of `specs`, by name, on one device; they share what `levers` give to encoded prompts.
 
     Before anything is read, the sum of what they need is held against the memory that is free. Raises ModelError
     that names the model which cannot be loaded, or the first that is too much.
     """
-    where, loaded = pick_device(device), {}
+    where = pick_device(device)
+    loaded: dict[str, AnyPipeline] = {}
     if len(specs) > 1:
-        needs = {spec.name: memory_needed(spec, pick_dtype(_dtype_of(spec, dtype), where)) for spec in specs}
+        needs = {spec.name: memory_needed(spec, _dtype_of(spec, dtype, where)) for spec in specs}
         check_together(needs, where)
         shared = resolved(levers, where.type).prompt_cache // len(specs)
         levers = replace(levers, prompt_cache=max(1, shared))
@@ -78,8 +82,11 @@ def load_all(
     return loaded
 
 
-def _dtype_of(spec: ModelSpec, asked: str) -> str:
-    return spec.dtype if asked == "auto" else asked
+def _dtype_of(spec: ModelSpec, asked: str, device: torch.device) -> torch.dtype:
+    """As asked, else as the row says it. What is neither was trained in bf16 where a pipeline draws it whole."""
+    if asked == "auto" and spec.whole and device.type == "cuda":
+        asked = "bfloat16"
+    return pick_dtype(spec.dtype if asked == "auto" else asked, device)
 
 
 def load(
@@ -92,7 +99,7 @@ def load(
     levers: Levers = AUTO,
     parts: Parts | None = None,
     progress: Progress = lambda stage, fraction: None,
-) -> Pipeline | MusePipeline:
+) -> AnyPipeline:
     """Load `spec` for `device` (auto, cpu, cuda, mps) in `dtype` (auto, float32, float16, bfloat16).
 
     `levers` are the switches of `onestroke.levers`; compiling and recording wait for the warm-up. `threads` is
@@ -105,7 +112,7 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     where = pick_device(device)
-    kind = pick_dtype(_dtype_of(spec, dtype), where)
+    kind = _dtype_of(spec, dtype, where)
     if where.type == "cuda":
         where = torch.device("cuda", where.index or 0)
         torch.cuda.set_device(where)
@@ -115,6 +122,10 @@ def load(
         from onestroke.pipelines.muse.loading import load as load_muse  # late: the others need none of it
 
         return load_muse(spec, where, kind, max_batch, levers, progress)
+    if spec.family == "diffusers":
+        from onestroke.pipelines.generic.loading import load as load_whole
+
+        return load_whole(spec, where, kind, max_batch, levers, progress)
     levers = resolved(levers, where.type)
     parts = parts or read_parts(spec, kind, progress)
     tiny = read_tiny(spec, parts.vae, levers.decoder, kind, progress)

@@ -129,10 +129,12 @@ def read_vae(spec: ModelSpec, dtype: torch.dtype, progress: Progress = lambda st
 def _from_folder(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Progress) -> Parts:
     index = read_json(folder / INDEX)
     family = family_of(index, spec.name)
+    if family not in TOKENIZERS:
+        raise ModelError(f"it holds a {index['_class_name']}, which is no {spec.family} model")
     names = names_in(folder)
     parts = components(family)
     other = located(spec.unet, progress) if spec.unet else None
-    check_memory(spec.name, _parameters_of(spec, folder, other), dtype)
+    check_memory(spec.name, parameters_of(spec, folder, other), dtype)
 
     def read(kind: Any, part: str) -> Any:
         progress(f"loading {spec.name}: {part}", parts.index(part) / len(parts))
@@ -227,17 +229,19 @@ def memory_needed(spec: ModelSpec, dtype: torch.dtype) -> int:
     if source is None or (spec.unet and not hub.is_cached(spec.unet)):
         return spec.memory_bytes * dtype.itemsize // 2
     if source.is_dir():
-        numbers = _parameters_of(spec, source, located(spec.unet) if spec.unet else None)
+        numbers = parameters_of(spec, source, located(spec.unet) if spec.unet else None)
     else:
         numbers = single_file.parameters_in(source)
     return int(numbers * dtype.itemsize * WORKING_SPACE)
 
 
-def _parameters_of(spec: ModelSpec, folder: Path, other_unet: Path | None) -> int:
+def parameters_of(spec: ModelSpec, folder: Path, other_unet: Path | None = None) -> int:
     """How many numbers a model in a diffusers folder holds, with its own UNet or another."""
     names = names_in(folder)
     files = [
-        folder / file for part in own_parts(spec) for file in weights_of(names, part, spec.variant).files
+        folder / file
+        for part in own_parts(spec, names)
+        for file in weights_of(names, part, spec.variant).files
     ]
     if other_unet:
         files += sorted(other_unet.glob("*.safetensors")) if other_unet.is_dir() else [other_unet]

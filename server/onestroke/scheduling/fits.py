@@ -1,4 +1,4 @@
-"""What a pass will cost: for each model, one least-squares line per verb over its last passes.
+"""What a pass will cost: for each kind of pass (see FitKey), one least-squares line per verb over the last of it.
 
 BentoML's adaptive batching fits pass time = a*n + b in the same way; here each verb has its own line, because
 a pass mixes them in any proportion.
@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from onestroke.core import GenerationRequest
+from onestroke.core import FitKey, GenerationRequest
 from onestroke.workers.messages import Sample
 
 WINDOW = 50
@@ -50,7 +50,7 @@ class Line:
 
 
 class Fits:
-    """The lines of one model on one worker."""
+    """The three lines of one kind of pass on one worker."""
 
     def __init__(self) -> None:
         self._lines = {verb: Line() for verb in VERBS}
@@ -60,6 +60,13 @@ class Fits:
         for verb, n, seconds in samples:
             if n > 0:
                 self._lines[verb].observe(n, seconds)
+
+    def scaled(self, factor: float) -> Fits:
+        """The same with steps that take `factor` times as long."""
+        other = Fits()
+        step = self._lines["step"]
+        other._lines = {**self._lines, "step": Line(base=step.base * factor, slope=step.slope * factor)}
+        return other
 
     def predict(self, *, switch: int = 0, encode: int = 0, step: int = 0, decode: int = 0) -> float:
         """Seconds that a pass of these row counts will take."""
@@ -95,15 +102,24 @@ class Fits:
 
 
 class FitTable:
-    """The fits of one worker, one for each model that it holds."""
+    """The fits of one worker, one for each kind of pass that it has run."""
 
     def __init__(self) -> None:
-        self._fits: defaultdict[str, Fits] = defaultdict(Fits)
+        self._fits: defaultdict[FitKey, Fits] = defaultdict(Fits)
 
     def of(self, request: GenerationRequest) -> Fits:
-        """What the passes of such a request cost; nothing is known of a model that has not run yet."""
-        return self._fits[request.model]
+        """What the passes of such a request cost.
+
+        A kind that has not run yet is taken in proportion to one of its model that has; of a model that has not,
+        nothing is known.
+        """
+        key = request.fit
+        if key not in self._fits:
+            seen = [other for other in self._fits if other.model == key.model]
+            if like := min(seen, key=lambda other: abs(other.work - key.work), default=None):
+                return self._fits[like].scaled(key.work / like.work)
+        return self._fits[key]
 
     def observe(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
-            self._fits[sample.model].observe([(sample.verb, sample.n, sample.seconds)])
+            self._fits[sample.fit].observe([(sample.verb, sample.n, sample.seconds)])

@@ -36,7 +36,7 @@ class Row:
 
     @property
     def steps_left(self) -> int:
-        return self.request.steps - self.steps_done
+        return self.request.passes - self.steps_done
 
     @property
     def idle_since(self) -> float:

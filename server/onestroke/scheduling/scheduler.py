@@ -480,7 +480,7 @@ class Scheduler:
         worker.running = RunningPass(next(self._pass_ids), plan, now, watchdog)
         self.metrics.dispatch_stop.labels(reason=plan.stop).inc()
         self.metrics.batch_size.observe(plan.unet_rows)
-        worker.link.send(Pass(worker.running.id, plan.rows[0].request.model, *ids))
+        worker.link.send(Pass(worker.running.id, plan.rows[0].request.fit, *ids))
 
     def _overdue(self, worker: WorkerState, due: float) -> None:
         """A pass hangs; unless this very process slept (a frozen container), then its answer may be waiting."""

@@ -78,7 +78,10 @@ class Engine(Protocol):
         """
         ...
 
-    def warm_up(self, report: Report) -> Sequence[tuple[str, int, float]]: ...
+    def warm_up(self, report: Report) -> Sequence[tuple[str, int, float]]:
+        """Run every verb at the model's defaults; returns (verb, n, seconds) of each run, as in a Sample."""
+        ...
+
     def notes(self) -> Sequence[str]:
         """Lines for the log, once warm: which levers are on."""
         ...
@@ -101,7 +104,8 @@ class Adaptable(Protocol):
 class Engines:
     """One device with several models on it: a verb goes to the engine of its rows, which are all of one model."""
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, specs: Sequence[ModelSpec], engines: Mapping[str, Engine]) -> None:
+        self._fits = {spec.name: spec.fit for spec in specs}
         self._engines = engines
         self.adapters: dict[str, tuple[str, ...]] = {}
         """Those that were loaded at the start, and the models that each is for."""
@@ -151,7 +155,7 @@ class Engines:
             def part(stage: str, fraction: float, done: int = done, name: str = name) -> None:
                 report(self._named(name, stage), (done + fraction) / len(self._all))
 
-            samples += [Sample(name, *timed) for timed in engine.warm_up(part)]
+            samples += [Sample(self._fits[name], *timed) for timed in engine.warm_up(part)]
         return samples
 
     def add_adapter(self, adapter: AdapterSpec) -> tuple[str, ...]:
@@ -186,6 +190,7 @@ def load_engines(config: WorkerConfig, report: Report) -> Engines:
     module, _, name = config.engine.partition(":")
     factory: Callable[..., Mapping[str, Engine]] = getattr(import_module(module), name)
     engines = Engines(
+        config.specs,
         factory(
             config.specs,
             device=config.device,
@@ -194,7 +199,7 @@ def load_engines(config: WorkerConfig, report: Report) -> Engines:
             max_batch=config.max_batch,
             levers=config.levers,
             progress=report,
-        )
+        ),
     )
     for adapter in config.adapters:
         report(f"loading the adapter {adapter.name}", 1.0)

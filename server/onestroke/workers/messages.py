@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from onestroke.core import GenerationRequest
+from onestroke.core import FitKey, GenerationRequest
 from onestroke.errors import WireError
 from onestroke.models.catalog import AdapterSpec
 
@@ -34,10 +34,10 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass of rows of one `model`: encode, then step, then decode. A row may stand in all three."""
+    """One pass of rows of one batch key: encode, then step, then decode. A row may stand in all three."""
 
     id: int
-    model: str
+    fit: FitKey
     encode: tuple[int, ...]
     step: tuple[int, ...]
     decode: tuple[int, ...]
@@ -69,9 +69,9 @@ class Progress:
 
 
 class Sample(NamedTuple):
-    """One timed verb: `n` rows of `model` (UNet rows for a step) took `seconds`."""
+    """One timed verb of a pass of the kind `fit`: `n` rows (UNet rows for a step) took `seconds`."""
 
-    model: str
+    fit: FitKey
     verb: str
     n: int
     seconds: float

@@ -144,7 +144,7 @@ class WorkerProcess:
             switched |= self._engine.switch([self._rows[row_id] for row_id in part])
 
         self._guarded(self._alive(order.step), switch)
-        return [Sample(order.model, "switch", 1, time.perf_counter() - began)] if switched else []
+        return [Sample(order.fit, "switch", 1, time.perf_counter() - began)] if switched else []
 
     def _alive(self, ids: Sequence[int]) -> list[int]:
         """Rows dropped or failed on the way are simply no longer there."""
@@ -155,7 +155,7 @@ class WorkerProcess:
         self._guarded(self._alive(ids), lambda part: self._engine.encode([self._rows[each] for each in part]))
         seconds, encoded = time.perf_counter() - began, self._alive(ids)
         self._encode_seconds.update(dict.fromkeys(encoded, seconds))
-        return [Sample(order.model, "encode", len(encoded), seconds)] if encoded else []
+        return [Sample(order.fit, "encode", len(encoded), seconds)] if encoded else []
 
     def _step(self, order: Pass) -> list[Sample]:
         began, unet_rows = time.perf_counter(), 0
@@ -171,7 +171,7 @@ class WorkerProcess:
         seconds = time.perf_counter() - began
         for row_id in self._alive(order.step):
             self._step_seconds[row_id] = self._step_seconds.get(row_id, 0.0) + seconds
-        return [Sample(order.model, "step", unet_rows, seconds)] if unet_rows else []
+        return [Sample(order.fit, "step", unet_rows, seconds)] if unet_rows else []
 
     def _decode(self, order: Pass) -> list[Sample]:
         began, decoded = time.perf_counter(), 0
@@ -189,7 +189,7 @@ class WorkerProcess:
                     self._fail(row.id, row.error)
 
         self._guarded(self._alive(order.decode), decode)
-        return [Sample(order.model, "decode", decoded, time.perf_counter() - began)] if decoded else []
+        return [Sample(order.fit, "decode", decoded, time.perf_counter() - began)] if decoded else []
 
     def _guarded(self, ids: list[int], verb: Callable[[Sequence[int]], None]) -> None:
         """Run a verb; when it raises, halve the rows until only those that cannot be served fail."""

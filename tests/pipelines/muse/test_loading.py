@@ -38,7 +38,7 @@ def test_a_folder_is_a_model_sampled_as_amused_is(spec: ModelSpec) -> None:
 def test_no_other_vae_reads_its_tokens() -> None:
     assert vae_of(replace(CATALOG["amused-256"], vae="full")) is None
     for vae in ("taesd", "owner/name"):
-        with pytest.raises(ModelError, match="its own VQ model"):
+        with pytest.raises(ModelError, match="a VAE of its own"):
             vae_of(replace(CATALOG["amused-512"], vae=vae))
 
 

@@ -10,7 +10,7 @@ from diffusers import UVit2DModel, VQModel
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from onestroke.errors import ModelError
-from onestroke.levers import Levers, resolved
+from onestroke.levers import Levers, check_plain, resolved
 from onestroke.models import hub
 from onestroke.models.catalog import ModelSpec
 from onestroke.models.folders import SCHEDULER, components, names_in, read_json, weights_of
@@ -27,16 +27,6 @@ from onestroke.pipelines.rows import Progress
 from onestroke.pipelines.text import TextEncoder
 
 KINDS = {"transformer": UVit2DModel, "text_encoder": CLIPTextModelWithProjection, "vqvae": VQModel}
-LEVERS = {
-    "compile": ("auto", "off"),
-    "graphs": ("auto", "off"),
-    "fuse": ("auto", "off"),
-    "encode_kv": ("auto", "off"),
-    "attention": ("auto",),
-    "decoder": ("auto", "full"),
-    "quantize": ("off",),
-}
-"""What may be asked of the levers: Muse runs as diffusers wrote it."""
 
 
 def load(
@@ -51,10 +41,7 @@ def load(
 
     Raises ModelError when the model cannot be loaded, and says why; also for a lever that Muse does not have.
     """
-    for name, values in LEVERS.items():
-        if (asked := getattr(levers, name)) not in values:
-            flag = "--" + name.replace("_", "-")
-            raise ModelError(f"{spec.name} has no {flag} {asked}: give {' or '.join(values)}")
+    check_plain(levers, spec.name)
     levers = resolved(levers, device.type)
     source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
     with explained(spec.name, spec.source):
