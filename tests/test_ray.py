@@ -111,7 +111,7 @@ def test_the_application_has_the_environments_settings_and_its_arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ONESTROKE_MAX_BATCH", "4")
-    monkeypatch.setattr(on_ray.ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(on_ray, "resources", lambda: {"CPU": 8.0})
     deployment = app({"min_replicas": "2", "max_replicas": "3"})._bound_deployment
     settings, _ = deployment.init_args
     assert (settings["max_batch"], settings["threads"]) == (4, 2)
@@ -132,7 +132,8 @@ async def test_a_replica_that_ray_no_longer_lists_drains_and_no_other(others: Ot
 
     context: Any = SimpleNamespace(scheduler=SimpleNamespace(accepted=0, drained=drain))
     leaving = asyncio.create_task(server._leave_when_dismissed(context))
-    for answer in (["other"], unavailable(), ["me", "other"], TimeoutError(), ["me"]):
+    gone = RuntimeError("its process is gone")
+    for answer in (["other"], unavailable(), ["me", "other"], TimeoutError(), ["other", gone], ["me"]):
         others.answer = answer
         await asyncio.sleep(0.02)
         assert not drained.is_set(), answer

@@ -25,9 +25,10 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, Metric
 from pydantic import BaseModel, Field
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
 from ray.serve.config import AutoscalingContext
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -36,10 +37,10 @@ from starlette.routing import Route
 from onestroke.api.context import Context
 from onestroke.api.errors import error_response
 from onestroke.app import create_app, until_ready
-from onestroke.errors import ModelError, Unavailable
+from onestroke.errors import Unavailable
 from onestroke.metrics import merged
 from onestroke.models.choosing import choose_all
-from onestroke.serving import CLOSING_TIMEOUT, KEEP_ALIVE, configure_logging, say
+from onestroke.serving import CLOSING_TIMEOUT, KEEP_ALIVE, configure_logging
 from onestroke.settings import Settings
 from onestroke.workers.engine import TORCH_ENGINE
 
@@ -126,17 +127,34 @@ class Server:
         return self._name
 
     async def _ask_all(self, method: str) -> list[Any]:
-        """The answers of all replicas that Ray sends work to. Raises TimeoutError, DeploymentUnavailableError."""
-        answers = self._all.broadcast(method).results_async(timeout_s=ANSWER_TIMEOUT, return_exceptions=True)
-        return [each for each in await answers if not isinstance(each, BaseException)]
+        """The answers of all replicas that Ray sends work to, exceptions included.
+
+        Raises TimeoutError, and RayServeException (DeploymentUnavailableError when there is none).
+        """
+        replies = self._all.broadcast(method)
+        answers: list[Any] = await replies.results_async(timeout_s=ANSWER_TIMEOUT, return_exceptions=True)
+        return answers
 
     async def _metrics(self, request: Request) -> Response:
-        """Every replica's, with the label `replica`."""
+        """Every living replica's, with the label `replica`."""
         try:
-            answers = dict(await self._ask_all("samples"))
-        except (TimeoutError, DeploymentUnavailableError):
+            answers = await self._ask_all("samples")
+        except (TimeoutError, RayServeException):
             return error_response(Unavailable("not every replica tells its metrics"))
-        return Response(merged(answers), media_type=CONTENT_TYPE_LATEST)
+        living = dict(each for each in answers if not isinstance(each, BaseException))
+        return Response(merged(living), media_type=CONTENT_TYPE_LATEST)
+
+    async def _listed(self) -> bool | None:
+        """Whether Ray sends work here; None where that cannot be told."""
+        try:
+            names = await self._ask_all("name")
+        except DeploymentUnavailableError:
+            return False
+        except (TimeoutError, RayServeException):
+            return None
+        if self._name in names:
+            return True
+        return None if any(isinstance(each, BaseException) for each in names) else False
 
     async def _leave_when_dismissed(self, context: Context) -> None:
         """Drain once Ray has taken this replica away, so that its sockets close in order and Ray goes on.
@@ -149,17 +167,12 @@ class Server:
             await asyncio.sleep(HEALTH_PERIOD)
             if belongs and time.monotonic() - self._asked_at < SILENCE:
                 continue
-            try:
-                listed = self._name in await self._ask_all("name")
-            except TimeoutError:
-                continue
-            except DeploymentUnavailableError:
-                listed = False
-            if belongs and not listed:
+            listed = await self._listed()
+            if belongs and listed is False:
                 log.info("taken away", pictures=context.scheduler.accepted)
                 await context.scheduler.drained()
                 return
-            belongs = listed
+            belongs = belongs or listed is True
 
 
 @serve.ingress()
@@ -247,22 +260,28 @@ def leaves_within(settings: Settings) -> float:
 
 
 def run(settings: Settings) -> int:
-    """`onestroke serve --ray`: deploy, wait for a signal, take it away again. Raises ModelError."""
+    """`onestroke serve --ray`: deploy, wait for a signal, take it away again. Raises ModelError, SystemExit."""
     choose_all(settings)
-    ray.init()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has set one that drains nothing
-    serve.start(
-        http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": KEEP_ALIVE}
-    )
+    if settings.port == 0:
+        raise SystemExit("onestroke: every node listens on the same port with --ray: choose one with --port")
     try:
-        serve.run(application(settings, Replicas()), name=NAME, route_prefix="/")
-        say(f"Ready: type at http://{settings.host}:{settings.port}")
+        ray.init()
+    except ConnectionError as error:
+        cure = "see RAY_ADDRESS, and say RAY_AUTH_MODE=token where the cluster asks for one"
+        raise SystemExit(f"onestroke: {error}; {cure}") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has set one that drains nothing
+    try:
+        serve.start(
+            http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": KEEP_ALIVE}
+        )
+        serve.run(application(settings, Replicas()), name=NAME)  # says where it serves
         signal.pause()
     except KeyboardInterrupt:
         pass
-    except RuntimeError as error:
-        raise ModelError(f"Ray could not deploy it: {error}") from error
+    except (RuntimeError, TimeoutError, RayError) as error:
+        raise SystemExit(f"onestroke: not deployed: {error}") from error
     finally:
-        serve.delete(NAME)
+        with contextlib.suppress(RayServeException, RayError):
+            serve.delete(NAME)
         ray.shutdown()
     return 0
