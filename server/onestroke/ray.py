@@ -279,7 +279,8 @@ def run(settings: Settings) -> int:
     except KeyboardInterrupt:
         pass
     except (RuntimeError, TimeoutError, RayError) as error:
-        raise SystemExit(f"onestroke: not deployed: {error}") from error
+        reason = str(error).strip().splitlines()[-1]  # a remote traceback stands before it
+        raise SystemExit(f"onestroke: not deployed: {reason}") from error
     finally:
         with contextlib.suppress(RayServeException, RayError):
             serve.delete(NAME)
