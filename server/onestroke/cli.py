@@ -51,6 +51,13 @@ UnetFlag = Annotated[
         help="A UNet in place of the model's own: .safetensors file, folder, or hub id as owner/name:file."
     ),
 ]
+ControlFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A ControlNet beside the model: canny, depth or scribble, or NAME=SOURCE with a folder, .safetensors "
+        "file or hub id; may be given again."
+    ),
+]
 RecipeFlag = Annotated[
     str | None,
     typer.Option(
@@ -149,6 +156,7 @@ def serve(
     revision: RevisionFlag = None,
     vae: VaeFlag = None,
     unet: UnetFlag = None,
+    controlnet: ControlFlag = None,
     recipe: RecipeFlag = None,
     adapter: AdapterFlag = None,
     device: DeviceFlag = None,
@@ -288,6 +296,7 @@ def warm(
     revision: RevisionFlag = None,
     vae: VaeFlag = None,
     unet: UnetFlag = None,
+    controlnet: ControlFlag = None,
     recipe: RecipeFlag = None,
     device: DeviceFlag = None,
     dtype: DTypeFlag = None,
@@ -315,7 +324,7 @@ def warm(
 @cli.command()
 def models() -> None:
     """List the catalog: what each model is, its licence, and whether its weights are here."""
-    from onestroke.models.catalog import CATALOG
+    from onestroke.models.catalog import CATALOG, CONTROLS
     from onestroke.models.hub import is_cached
 
     for spec in CATALOG.values():
@@ -327,6 +336,13 @@ def models() -> None:
             f"  {width}x{height} in {steps}; weights: {weights}; memory: {spec.memory_bytes / 1e9:.1f} GB\n"
             f"    {spec.description}\n"
             f"    {spec.licence.name}: {spec.licence.terms} {spec.licence.url}"
+        )
+    typer.secho("ControlNets", bold=True, nl=False)
+    typer.echo(" (`serve --controlnet NAME`)")
+    for control in CONTROLS:
+        typer.echo(
+            f"    {control.name} for {control.family}: {control.weights.source}, "
+            f"{control.weights.download_bytes / 1e9:.1f} GB; {control.licence.name}: {control.licence.terms}"
         )
     typer.echo(
         "or a hub id (owner/name), a diffusers folder, or a .safetensors file of SDXL, SD 2.1 or SD 1.5"
@@ -357,7 +373,7 @@ def _settings(flags: dict[str, Any]) -> Any:
     from onestroke.settings import Settings
 
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(**{name: value for name, value in flags.items() if value not in (None, [])})
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0])

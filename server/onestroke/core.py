@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 MAX_SEED = 2**53
@@ -55,6 +56,31 @@ class FitKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class SourceImage:
+    """An encoded picture (PNG, JPEG or WebP) of its request's size; `digest` stands for it wherever it is compared.
+
+    `resized_from` is the (width, height) that it came in, None where it came as it is.
+    """
+
+    digest: str
+    data: bytes = field(repr=False, compare=False)
+    resized_from: tuple[int, int] | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, data: bytes, resized_from: tuple[int, int] | None = None) -> SourceImage:
+        return cls(blake2b(data, digest_size=16).hexdigest(), data, resized_from)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The ControlNet called `name` steers by `image`, which it reads as it is; `scale` 0 is no steering."""
+
+    name: str
+    image: SourceImage
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One picture, fully resolved: the picture is a function of this (and of the buckets it rode in).
 
@@ -65,6 +91,9 @@ class GenerationRequest:
     whoever types. `quality` is 1-100 and holds for JPEG and WebP. `adapters` stand in the order of their names.
     `whole` says that its model draws a picture in one call, which rows of the same steps and guidance share: one
     pass, however many steps.
+
+    `image` is the picture to start from; `strength`, above 0 to 1, is then the share of the steps that are taken
+    (image-to-image).
     """
 
     model: str
@@ -83,6 +112,9 @@ class GenerationRequest:
     quality: int = 85
     adapters: tuple[AdapterUse, ...] = ()
     whole: bool = False
+    image: SourceImage | None = None
+    strength: float | None = None
+    control: Control | None = None
 
     @property
     def key(self) -> BatchKey:
@@ -96,7 +128,7 @@ class GenerationRequest:
     @property
     def passes(self) -> int:
         """Passes from the start to the picture."""
-        return 1 if self.whole else self.steps
+        return 1 if self.whole else self.steps_taken
 
     @property
     def guided(self) -> bool:
@@ -106,6 +138,11 @@ class GenerationRequest:
     @property
     def unet_rows(self) -> int:
         return 2 if self.guided and not self.whole else 1
+
+    @property
+    def steps_taken(self) -> int:
+        """Those of `steps` that are run: image-to-image starts late, counted as diffusers counts."""
+        return self.steps if self.strength is None else min(int(self.steps * self.strength), self.steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     vae: str = Field("auto", description="auto, full, tiny, a VAE's hub id, folder or file.")
     unet: str = Field("", description="UNet in place of the model's: file, folder or owner/name:file.")
     adapter: Names = Field((), description="LoRAs as NAME=FILE, FOLDER or owner/name:file (comma-separated).")
+    controlnet: Names = Field((), description="ControlNets: catalog names or NAME=SOURCE (comma-separated).")
     recipe: str = Field("auto", description="Catalog name whose steps, sampler and sizes are taken.")
     device: Device = Field("auto", description="Where passes run; several (cuda:0,cuda:1): a worker each.")
     dtype: DType = Field("auto", description="Arithmetic of the network; auto: the fastest safe one.")
@@ -73,7 +74,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level shown.")
 
-    @field_validator("model", "adapter", "allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("model", "adapter", "allowed_hosts", "allowed_origins", "controlnet", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -235,3 +235,34 @@ def test_several_models_that_cannot_be_served_together_are_refused(
 ) -> None:
     with pytest.raises(ModelError, match=word):
         choose_all(Settings(**settings))
+
+
+@pytest.mark.parametrize("model", ["sdxl-base", "sd15"])
+def test_controlnets_by_name_are_those_of_the_models_family(model: str) -> None:
+    spec = choose(model, controls=["canny", "depth", "scribble"]).spec
+    assert [(each.name, each.family) for each in spec.controls] == [
+        (name, spec.family) for name in ("canny", "depth", "scribble")
+    ]
+    assert all(each.weights in spec.extras for each in spec.controls)
+
+
+def test_a_controlnet_from_elsewhere_is_named(tmp_path: Path) -> None:
+    (control,) = choose("sd15", controls=[f"mine={tmp_path}"]).spec.controls
+    assert (control.name, control.weights.source) == ("mine", str(tmp_path.resolve()))
+    (control,) = choose("sd15", controls=["mine=someone/a-net"]).spec.controls
+    assert (control.weights.source, control.weights.variant) == ("someone/a-net", "fp16")
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "reason"),
+    [
+        ("sd15", "pose", "give canny, depth, scribble"),
+        ("sd15", "a b=someone/net", "letters, digits"),
+        ("sd15", "mine=/not/there", "neither a path"),
+        ("sd15", "mine=net.ckpt", "neither a path"),
+        ("amused-256", "canny", "takes no ControlNet"),
+    ],
+)
+def test_what_is_no_controlnet_says_what_would_be(model: str, asked: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        choose(model, controls=[asked])

@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from onestroke.pipelines.pipeline import Pipeline
-from onestroke.pipelines.text import Embedding, EmbeddingCache, without_last_layer
+from onestroke.pipelines.text import without_last_layer
 
 PROMPTS = ["", "a cat", "A  Cat!", "naïve 猫 🐈", "one two three four five", "x" * 13, "x" * 14, "x" * 15]
 
@@ -51,29 +51,6 @@ def test_a_prompt_is_encoded_once_however_often_it_is_asked_for(pipeline32: Pipe
     text.encode([text.tokenize("same")])
     hook.remove()
     assert calls == [text.bucket]
-
-
-def embedding(size: int) -> Embedding:
-    return Embedding(torch.zeros(size - 1, dtype=torch.uint8), torch.zeros(1, dtype=torch.uint8))
-
-
-def test_the_cache_forgets_the_least_recently_used_beyond_its_bytes() -> None:
-    cache = EmbeddingCache(max_bytes=30)
-    for name in "abc":
-        cache.put(name, embedding(10))
-    assert cache.get("a") is not None
-    cache.put("d", embedding(10))
-    assert [cache.get(name) is not None for name in "abcd"] == [True, False, True, True]
-    assert cache.nbytes == 30
-
-
-def test_the_cache_counts_a_replaced_entry_once_and_holds_nothing_larger_than_itself() -> None:
-    cache = EmbeddingCache(max_bytes=30)
-    cache.put("a", embedding(10))
-    cache.put("a", embedding(20))
-    assert (cache.nbytes, len(cache)) == (20, 1)
-    cache.put("b", embedding(31))
-    assert (cache.nbytes, len(cache)) == (0, 0)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

@@ -11,6 +11,7 @@ from diffusers import (
     AmusedScheduler,
     AutoencoderKL,
     AutoencoderTiny,
+    ControlNetModel,
     EulerAncestralDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
@@ -290,3 +291,20 @@ def tokenizer(pad: str, clip: bool = False) -> Any:
     if clip:
         return clip_tokenizer(pad=pad)
     return CLIPTokenizer(vocab=_vocabulary(), merges=[], pad_token=pad, model_max_length=TOKENS)
+
+
+def tiny_control(unet: UNet2DConditionModel, seed: int = 1) -> ControlNetModel:
+    """A random ControlNet for `unet` that has a say: an untrained one adds nothing, its last layers are zeros."""
+    torch.manual_seed(seed)
+    net = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=(8, 16, 32), load_weights_from_unet=False
+    ).eval()
+    with torch.no_grad():
+        for name, weight in net.named_parameters():
+            if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond_embedding.conv_out")):
+                weight.normal_(0, 0.3 if weight.dim() > 1 else 0.1)
+            elif name.startswith("controlnet_cond_embedding"):
+                weight.mul_(3)
+            if "attn2.to_" in name or "time_emb" in name:
+                weight.mul_(2.5)
+    return net

@@ -43,6 +43,8 @@ class Context:
             "guidance_scale": spec.guidance_scale,
             "sizes": [list(size) for size in spec.sizes],
             "max_seed": MAX_SEED - 1,
+            "reads_pictures": spec.reads_pictures,
+            "controls": [each.name for each in spec.controls],
             "adapters": self.scheduler.adapters_of(spec.name),
         }
 

@@ -19,6 +19,9 @@ from onestroke.metrics import Metrics
 from onestroke.settings import Settings, is_loopback
 
 MAX_BODY = 1 << 20
+MAX_PICTURES_BODY = 24 << 20
+"""For the routes that take pictures; each of those is bounded by itself (see `pictures`)."""
+PICTURE_PATHS = ("/v1/generate", "/v1/images/edits")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/static/", "/favicon.ico", "/docs", "/openapi.json")
 ADMIN_PATH = "/admin/"
@@ -45,12 +48,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        most = MAX_PICTURES_BODY if scope["path"] in PICTURE_PATHS else MAX_BODY
         try:
             check_host(headers, self._settings)
             check_origin(headers, self._settings)
             if scope["type"] == "http":
                 check_key(scope, headers, self._settings)
-                check_length(headers)
+                check_length(headers, most)
         except Refusal as refusal:
             self._metrics.rejected.labels(reason=refusal.code).inc()
             await _refuse(scope, receive, send, refusal)
@@ -58,7 +62,7 @@ class Guard:
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
-        await self._app(scope, _bounded(receive), self._counted(scope, send))
+        await self._app(scope, _bounded(receive, most), self._counted(scope, send))
 
     def _counted(self, scope: Scope, send: Send) -> Send:
         """Counts the answer under its route's template, so that paths cannot flood the label."""
@@ -115,16 +119,15 @@ def check_key(scope: Scope, headers: Mapping[str, str], settings: Settings) -> N
         raise Refusal(401, "a valid key is wanted: Authorization: Bearer KEY", "invalid_api_key")
 
 
-def check_length(headers: Mapping[str, str]) -> None:
+def check_length(headers: Mapping[str, str], most: int) -> None:
     """Raises Refusal."""
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > MAX_BODY:
-        raise Refusal(413, f"the body is larger than {MAX_BODY} bytes", "body_too_large")
+    if not length.isdigit() or int(length) > most:
+        raise Refusal(413, f"the body is larger than {most} bytes", "body_too_large")
 
 
-def _bounded(receive: Receive) -> Receive:
-    """A body without a length is cut off at MAX_BODY: what follows then is not valid JSON."""
-    left = MAX_BODY
+def _bounded(receive: Receive, left: int) -> Receive:
+    """A body without a length is cut off after `left` bytes: what follows then is not valid JSON."""
 
     async def bounded() -> Message:
         nonlocal left

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from onestroke.api.adapters import Adapter, uses_in, uses_of
 from onestroke.api.context import Context, Served
 from onestroke.api.drawing import draw, tenant_of
+from onestroke.api.pictures import Preprocess, Steering, with_pictures
 from onestroke.api.resolve import Ask, resolve
 from onestroke.core import ImageFormat, Picture
 
@@ -44,11 +45,30 @@ class GenerateQuery(Generate):
         return Ask(**{**self.model_dump(), "adapters": uses_in(self.adapters)})
 
 
+class ControlImage(BaseModel):
+    """What a ControlNet steers by; its name may be left out where there is one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str = Field(description="Base64 or a data URL of a PNG, JPEG or WebP picture.")
+    name: str | None = None
+    scale: float = 1.0
+    preprocess: Preprocess = Field("none", description="canny: steer by the picture's edges.")
+
+
 class GenerateBody(Generate):
+    """What a POST takes beside them: a picture to start from, and one to steer by."""
+
+    image: str | None = Field(None, description="Base64 or a data URL of a PNG, JPEG or WebP picture.")
+    strength: float | None = Field(
+        None, description="Above 0, at most 1: how much of `image` is left behind."
+    )
+    control: ControlImage | None = Field(None, description="A picture that a ControlNet steers by.")
     adapters: list[Adapter] = Field([], description="LoRAs and their scales.")
 
     def ask(self) -> Ask:
-        return Ask(**{**self.model_dump(), "adapters": uses_of(self.adapters)})
+        plain = self.model_dump(exclude={"image", "control"})
+        return Ask(**{**plain, "adapters": uses_of(self.adapters)})
 
 
 IMAGE: dict[int | str, dict[str, Any]] = {
@@ -61,17 +81,19 @@ async def generate_get(
     query: Annotated[GenerateQuery, Query()], context: Served, request: Request
 ) -> Response:
     """One picture as bytes; seed and timings stand in the headers."""
-    return await _generate(query, context, request)
+    return await _generate(query, query.ask(), context, request)
 
 
 @router.post("/generate", response_class=Response, responses=IMAGE)
 async def generate_post(body: GenerateBody, context: Served, request: Request) -> Response:
     """One picture as bytes; seed and timings stand in the headers."""
-    return await _generate(body, context, request)
+    steering = Steering(**body.control.model_dump()) if body.control else None
+    ask = await with_pictures(body.ask(), context.specs, body.image, steering)
+    return await _generate(body, ask, context, request)
 
 
-async def _generate(asked: Generate, context: Context, request: Request) -> Response:
-    requests = resolve(asked.ask(), context.specs, context.settings.max_prompt_chars)
+async def _generate(asked: Generate, ask: Ask, context: Context, request: Request) -> Response:
+    requests = resolve(ask, context.specs, context.settings.max_prompt_chars)
     (picture,) = await draw(context, request, requests, tenant_of(request))
     return Response(
         picture.data, media_type=picture.request.format.media_type, headers=headers_of(picture, asked)
@@ -80,14 +102,20 @@ async def _generate(asked: Generate, context: Context, request: Request) -> Resp
 
 def headers_of(picture: Picture, asked: Generate) -> dict[str, str]:
     """A picture whose seed was given is a function of its URL, so it may be cached."""
-    timings = picture.timings.milliseconds()
-    return {
-        "X-Seed": str(picture.request.seed),
-        "X-Model": picture.request.model,
-        "X-Size": f"{picture.request.width}x{picture.request.height}",
-        "X-Steps": str(picture.request.steps),
+    request, timings = picture.request, picture.timings.milliseconds()
+    headers = {
+        "X-Seed": str(request.seed),
+        "X-Model": request.model,
+        "X-Size": f"{request.width}x{request.height}",
+        "X-Steps": str(request.steps),
         "X-Batch-Size": str(picture.batch_size),
         "X-Prompt-Truncated": str(picture.truncated).lower(),
         "Server-Timing": ", ".join(f"{name};dur={value}" for name, value in timings.items()),
         "Cache-Control": "no-store" if asked.seed is None else "private, max-age=3600",
     }
+    if request.image:
+        headers["X-Steps-Taken"] = str(request.steps_taken)
+    for name, image in (("Image", request.image), ("Control", request.control and request.control.image)):
+        if image and image.resized_from:
+            headers[f"X-{name}-Resized-From"] = "{}x{}".format(*image.resized_from)
+    return headers

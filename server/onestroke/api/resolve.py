@@ -8,7 +8,15 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onestroke.core import MAX_SEED, AdapterUse, DecoderName, GenerationRequest, ImageFormat
+from onestroke.core import (
+    MAX_SEED,
+    AdapterUse,
+    Control,
+    DecoderName,
+    GenerationRequest,
+    ImageFormat,
+    SourceImage,
+)
 from onestroke.errors import InvalidRequest, UnknownModel
 from onestroke.models.catalog import ModelSpec
 
@@ -17,6 +25,8 @@ DEFAULT_QUALITY = 85
 MAX_ADAPTERS = 8
 MAX_SCALE = 4.0
 """An adapter's; negative ones turn it round."""
+DEFAULT_STRENGTH = 0.75
+"""AUTOMATIC1111's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,9 @@ class Ask:
     size: str | None = None
     format: ImageFormat = ImageFormat.JPEG
     quality: int | None = None
+    image: SourceImage | None = None
+    strength: float | None = None
+    control: Control | None = None
     decoder: DecoderName = "full"
     adapters: Sequence[AdapterUse] = ()
     steps_field: str = "steps"
@@ -66,8 +79,16 @@ def resolve(
     seed = secrets.randbelow(2**32) if ask.seed is None else ask.seed
     if not 0 <= seed <= MAX_SEED - n:
         raise InvalidRequest(f"seed must be from 0 to 2^53 - n, got {seed}", "seed")
-    steps = spec.default_steps if ask.steps is None else ask.steps
+    strength = _strength(ask)
+    steps = _default_steps(spec, strength) if ask.steps is None else ask.steps
     spec.check_steps(steps, ask.steps_field)
+    if strength is not None and int(steps * strength) < 1:
+        cure = f"raise strength to {1 / steps:.3g}"
+        if int((enough := _default_steps(spec, strength)) * strength):
+            cure += f" or {ask.steps_field} to {enough}"
+        raise InvalidRequest(
+            f"strength {strength:g} of {steps} steps leaves none to take: {cure}", "strength"
+        )
     guidance = spec.guidance_scale if ask.guidance_scale is None else ask.guidance_scale
     if not (math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
         raise InvalidRequest(f"guidance_scale must be from 0 to {MAX_GUIDANCE:g}", "guidance_scale")
@@ -84,7 +105,7 @@ def resolve(
     if ask.quality is not None and not 1 <= ask.quality <= 100:
         raise InvalidRequest("quality must be from 1 to 100", "quality")
     adapters = _adapters(ask.adapters)
-    width, height = _size(ask.size, spec)
+    width, height = drawn_size(ask.size, spec)
     timesteps = dict(spec.timesteps).get(steps) if sampler == spec.sampler else None
     return [
         GenerationRequest(
@@ -104,9 +125,62 @@ def resolve(
             format=ask.format,
             quality=DEFAULT_QUALITY if ask.quality is None else ask.quality,
             whole=spec.whole,
+            image=ask.image,
+            strength=strength,
+            control=ask.control,
         )
         for i in range(n)
     ]
+
+
+def check_start(ask: Ask, spec: ModelSpec) -> None:
+    """Raise InvalidRequest where a picture cannot be started from as it is asked for."""
+    if not spec.reads_pictures or spec.family == "muse":
+        never = (
+            "the encoder of its VAE was never trained" if spec.family in ("sd", "sdxl") else "it takes none"
+        )
+        raise InvalidRequest(
+            f"{spec.name} cannot start from a picture: {never}. Leave image out, or serve another model (sd15, for "
+            "one)",
+            "image",
+        )
+    if ask.strength is not None and not 0 < ask.strength <= 1:
+        raise InvalidRequest(
+            f"strength must be above 0 and at most 1, got {ask.strength:g}: 0 would leave the picture as it is",
+            "strength",
+        )
+
+
+def control_name(name: str | None, spec: ModelSpec) -> str:
+    """The ControlNet that is meant; the only one needs no name. Raises InvalidRequest."""
+    names = [each.name for each in spec.controls]
+    if not names:
+        raise InvalidRequest(
+            f"no ControlNet is served beside {spec.name}: leave control out, or start with --controlnet",
+            "control",
+        )
+    if name is None and len(names) == 1:
+        return names[0]
+    if name not in names:
+        raise InvalidRequest(f"control.name must be one of {', '.join(names)}, got {name!r}", "control.name")
+    return name
+
+
+def _strength(ask: Ask) -> float | None:
+    if ask.image is None:
+        if ask.strength is not None:
+            raise InvalidRequest("strength goes with image: leave it out or give a picture", "strength")
+        return None
+    return DEFAULT_STRENGTH if ask.strength is None else ask.strength
+
+
+def _default_steps(spec: ModelSpec, strength: float | None) -> int:
+    """The model's own number; with a strength the next that leaves a step to take, if there is one."""
+    if strength is None:
+        return spec.default_steps
+    known = spec.only_steps or range(spec.default_steps, spec.max_steps + 1)
+    enough = (steps for steps in known if steps >= spec.default_steps and int(steps * strength))
+    return next(enough, spec.default_steps)
 
 
 def check_text(text: str, field: str, max_chars: int) -> None:
@@ -131,7 +205,7 @@ def _adapters(uses: Sequence[AdapterUse]) -> tuple[AdapterUse, ...]:
     return tuple(sorted(use for use in uses if use.scale))
 
 
-def _size(size: str | None, spec: ModelSpec) -> tuple[int, int]:
+def drawn_size(size: str | None, spec: ModelSpec) -> tuple[int, int]:
     if size in (None, "auto"):
         return spec.default_size
     known = {f"{width}x{height}": (width, height) for width, height in spec.sizes}

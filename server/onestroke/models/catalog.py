@@ -51,6 +51,7 @@ class FileSpec:
     file: str = ""
     revision: str | None = None
     download_bytes: int = 0
+    variant: str | None = None
 
     @property
     def name(self) -> str:
@@ -70,6 +71,16 @@ class AdapterSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlSpec:
+    """A ControlNet for models of `family`, which requests call `name`."""
+
+    name: str
+    family: str
+    weights: FileSpec
+    licence: Licence
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One row of the catalog.
 
@@ -84,7 +95,8 @@ class ModelSpec:
     a step count to the timesteps it must use where the sampler's own spacing is not the recipe; `scheduler` holds
     values laid over the model's own scheduler configuration. `sizes` lists (width, height) pairs; the first is the
     default. `crops` are the corners, in pixels down and to the right, that a seed chooses from (see `crop`).
-    `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
+    `reads_pictures` is False where nothing can start from a picture: the VAE's encoder was never trained, or is out
+    of reach. `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
 
     `download_bytes` is what is fetched, `memory_bytes` what serving takes in half precision, about; `note` is for
     the log.
@@ -100,9 +112,11 @@ class ModelSpec:
     vae: str = "auto"
     unet: FileSpec | None = None
     loras: tuple[FileSpec, ...] = ()
+    controls: tuple[ControlSpec, ...] = ()
     own_latents: bool = False
     pipeline: str = ""
     call: tuple[tuple[str, Any], ...] = ()
+    reads_pictures: bool = True
     sampler: str = "euler_ancestral"
     default_steps: int = 1
     max_steps: int = 50
@@ -158,7 +172,7 @@ class ModelSpec:
     @property
     def extras(self) -> tuple[FileSpec, ...]:
         """What is fetched and read beside the source."""
-        return (*([self.unet] if self.unet else []), *self.loras)
+        return (*([self.unet] if self.unet else []), *self.loras, *(each.weights for each in self.controls))
 
     @property
     def is_local(self) -> bool:
@@ -229,6 +243,7 @@ WHOLE = ModelSpec(
     guidance_scale=5.0,
     sizes=(*SDXL_SIZES, (512, 512)),
     own_latents=True,
+    reads_pictures=False,
 )
 """Drawn by its own pipeline of diffusers, one call a picture."""
 
@@ -245,6 +260,7 @@ CATALOG: dict[str, ModelSpec] = {
             max_steps=8,
             variant=None,
             own_latents=True,
+            reads_pictures=False,
             memory_bytes=500_000_000,
         ),
         ModelSpec(
@@ -546,6 +562,37 @@ def _whole() -> Iterator[ModelSpec]:
 
 
 CATALOG.update({spec.name: spec for make in (_over_sdxl, _hyper, _of_sd, _whole) for spec in make()})
+
+SDXL_RAIL = CATALOG["sdxl-base"].licence.name
+
+
+def _control(
+    name: str, family: str, source: str, licence: str, size: int, variant: str | None
+) -> ControlSpec:
+    url = f"https://huggingface.co/{source}"
+    weights = FileSpec(source, download_bytes=size, variant=variant)
+    return ControlSpec(name, family, weights, Licence(licence, commercial=True, url=url))
+
+
+CONTROLS: tuple[ControlSpec, ...] = (
+    *(
+        _control(kind, "sdxl", f"diffusers/controlnet-{kind}-sdxl-1.0", SDXL_RAIL, 2_500_000_000, "fp16")
+        for kind in ("canny", "depth")
+    ),
+    _control("scribble", "sdxl", "xinsir/controlnet-scribble-sdxl-1.0", "Apache-2.0", 2_500_000_000, None),
+    *(
+        _control(
+            kind,
+            "sd",
+            f"lllyasviel/control_{version}_sd15_{kind}",
+            "CreativeML Open RAIL-M",
+            723_000_000,
+            "fp16",
+        )
+        for kind, version in (("canny", "v11p"), ("depth", "v11f1p"), ("scribble", "v11p"))
+    ),
+)
+"""The common ones: edges, depth maps and scribbles; for the SD family those of SD 1.5."""
 
 SD21 = replace(
     CATALOG["sd15"],

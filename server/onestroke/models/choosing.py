@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,14 @@ from onestroke.models import checkpoints, hub
 from onestroke.models.catalog import (
     AMUSED,
     CATALOG,
+    CONTROLS,
     LORA_FILE,
     RECIPES,
     SDXL_SIZES,
     VAES,
     WHOLE,
     AdapterSpec,
+    ControlSpec,
     FileSpec,
     Licence,
     ModelSpec,
@@ -43,6 +46,7 @@ from onestroke.settings import Settings
 
 ADAPTER_NAME = re.compile(r"[\w.-]{1,64}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+CONTROL_NAME = re.compile(r"[\w-]+")
 UNKNOWN = Licence("unknown", commercial=None)
 
 SAMPLER_OF = {
@@ -63,17 +67,24 @@ class Choice(NamedTuple):
 
 
 def choose(
-    name: str, *, revision: str | None = None, vae: str = "auto", recipe: str = "auto", unet: str = ""
+    name: str,
+    *,
+    revision: str | None = None,
+    vae: str = "auto",
+    recipe: str = "auto",
+    unet: str = "",
+    controls: Sequence[str] = (),
 ) -> Choice:
     """`auto`: SDXL Turbo where there is an NVIDIA card and its weights are cached, else the embedded model.
 
-    `unet` names weights that take the place of the model's own (see `file_of`). Gigabytes and non-commercial
-    weights are never fetched unasked. Raises ModelError for what cannot be served.
+    `unet` names weights that take the place of the model's own (see `file_of`), `controls` ControlNets beside it
+    (see `control_of`). Gigabytes and non-commercial weights are never fetched unasked.
+    Raises ModelError for what cannot be served.
     """
     choice = Choice(resolve(name, revision, recipe), "asked for") if name != "auto" else _auto()
     spec = replace(choice.spec, vae=vae, unet=file_of(unet) if unet else choice.spec.unet)
     vae_of(spec)
-    return choice._replace(spec=spec)
+    return choice._replace(spec=replace(spec, controls=tuple(control_of(each, spec) for each in controls)))
 
 
 def choose_all(settings: Settings) -> list[Choice]:
@@ -90,6 +101,7 @@ def choose_all(settings: Settings) -> list[Choice]:
             vae=settings.vae,
             recipe=settings.recipe,
             unet=settings.unet,
+            controls=settings.controlnet,
         )
         for name in settings.model
     ]
@@ -220,6 +232,27 @@ def adapters_from(settings: Settings) -> tuple[AdapterSpec, ...]:
         except OnestrokeError as error:
             raise ModelError(f"--adapter {each}: {error.message}") from error
     return tuple(found.values())
+
+
+def control_of(asked: str, spec: ModelSpec) -> ControlSpec:
+    """The ControlNet that `asked` stands for beside `spec`: NAME=SOURCE (see `file_of`), or a catalog name.
+
+    Raises ModelError.
+    """
+    name, given, source = asked.partition("=")
+    known = [each for each in CONTROLS if each.family == spec.family]
+    if not known:
+        raise ModelError(f"{spec.name} takes no ControlNet: SDXL and SD models do")
+    if given:
+        if not CONTROL_NAME.fullmatch(name):
+            raise ModelError(f"{asked!r}: a ControlNet's name is made of letters, digits, - and _")
+        return ControlSpec(name, spec.family, replace(file_of(source), variant=spec.variant), UNKNOWN)
+    if found := next((each for each in known if each.name == name), None):
+        return found
+    names = ", ".join(each.name for each in known)
+    raise ModelError(
+        f"no ControlNet {name!r}: give {names}, or NAME=SOURCE with a folder, a .safetensors file or a hub id"
+    )
 
 
 def _sampled_as(spec: ModelSpec, recipe: str) -> ModelSpec:

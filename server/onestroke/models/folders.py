@@ -112,7 +112,7 @@ def files_of(spec: ModelSpec | VaeSpec | FileSpec, names: Collection[str]) -> li
             raise ModelError(f"{spec.file} is missing: check its name")
         return [spec.file]
     if not isinstance(spec, ModelSpec):
-        return [_needed(names, "config.json"), *weights_of(names, "", None).files]
+        return [_needed(names, "config.json"), *weights_of(names, "", getattr(spec, "variant", None)).files]
     weights = [
         file for part in own_parts(spec, names) for file in weights_of(names, part, spec.variant).files
     ]

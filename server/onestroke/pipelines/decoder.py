@@ -53,12 +53,7 @@ class Decoder:
         self.batch = 1
         self.graphed = Graphed(self._pictures, buckets=self.batches, device=device, recorder=recorder)
         self._transfers = Transfers(device)
-        mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
-        self._scale = torch.ones(1, device=device) / vae.config.scaling_factor
-        self._shift = torch.zeros(1, device=device)
-        if mean is not None and std is not None:
-            self._scale = self._scale * torch.tensor(std, device=device)
-            self._shift = torch.tensor(mean, device=device)
+        self._scale, self._shift = unscaling(vae, device)
 
     @property
     def is_tiny(self) -> bool:
@@ -83,7 +78,7 @@ class Decoder:
         return self.start(latents).wait()
 
     def _pictures(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        unscaled = latents * self._scale.view(1, -1, 1, 1) + self._shift.view(1, -1, 1, 1)
+        unscaled = latents * self._scale + self._shift
         centred = self._centred(unscaled)
         finite = torch.isfinite(centred.sum((1, 2, 3), dtype=torch.float32))
         return to_bytes(centred), finite
@@ -96,6 +91,18 @@ class Decoder:
         latents = latents.to(self.dtype).contiguous(memory_format=self.memory_format)
         image: torch.Tensor = self.vae.decode(latents, return_dict=False)[0]
         return image.permute(0, 2, 3, 1).float() * 127.5
+
+
+def unscaling(vae: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The VAE's own latents are scale * latents + shift, each (channels or 1, 1, 1)."""
+    mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    scale = torch.ones(1, 1, 1, device=device) / vae.config.scaling_factor
+    if mean is None or std is None:
+        return scale, torch.zeros(1, 1, 1, device=device)
+    return (
+        scale * torch.tensor(std, device=device).view(-1, 1, 1),
+        torch.tensor(mean, device=device).view(-1, 1, 1),
+    )
 
 
 def to_bytes(centred: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from onestroke.core import GenerationRequest, ImageFormat
+from onestroke.errors import InvalidRequest
 
 Pixels = npt.NDArray[np.uint8]
 """A picture, (height, width, 3), RGB, 0 to 255."""
@@ -48,6 +49,15 @@ def encode_image(pixels: Pixels, request: GenerationRequest) -> bytes:
     return buffer.getvalue()
 
 
+def decode_image(data: bytes, field: str = "image") -> Pixels:
+    """The picture in `data`, which the front has checked. Raises InvalidRequest naming `field`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InvalidRequest(f"{field} cannot be decoded: {error}", field) from error
+
+
 def infotext(request: GenerationRequest) -> str:
     """The request as AUTOMATIC1111 writes it: prompt, negative prompt, then `Key: value` pairs."""
     pairs = {
@@ -61,6 +71,8 @@ def infotext(request: GenerationRequest) -> str:
     }
     if request.crop != (0, 0):
         pairs["Crop"] = "{} {}".format(*request.crop)
+    if request.strength is not None:
+        pairs["Denoising strength"] = f"{request.strength:g}"
     if request.timesteps is not None:
         pairs["Timesteps"] = " ".join(map(str, request.timesteps))
     lines = [request.prompt]

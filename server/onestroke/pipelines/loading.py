@@ -17,7 +17,9 @@ from onestroke.models.catalog import ModelSpec, VaeSpec
 from onestroke.models.choosing import vae_of
 from onestroke.pipelines import attention
 from onestroke.pipelines.adapters import Adapters
+from onestroke.pipelines.control import ControlNet
 from onestroke.pipelines.decoder import Decoder, safe_dtype
+from onestroke.pipelines.encoder import PictureEncoder
 from onestroke.pipelines.fp8 import quantise
 from onestroke.pipelines.graphs import CudaGraphs
 from onestroke.pipelines.layers import has_bf16, specialise
@@ -129,7 +131,15 @@ def load(
     levers = resolved(levers, where.type)
     parts = parts or read_parts(spec, kind, progress)
     tiny = read_tiny(spec, parts.vae, levers.decoder, kind, progress)
-    networks = (parts.unet, parts.vae, *parts.text_encoders, *([tiny] if tiny is not None else []))
+    if parts.controls:
+        levers = replace(levers, encode_kv="off")  # they read the text itself
+    networks = (
+        parts.unet,
+        parts.vae,
+        *parts.text_encoders,
+        *parts.controls.values(),
+        *([tiny] if tiny is not None else []),
+    )
     check_device_memory(spec.name, networks, where)
     progress(f"moving {spec.name} to {where}", 1.0)
     try:
@@ -242,7 +252,7 @@ def assemble(
         reads = (read, -2)
     encoders = [encoder.to(device).eval() for encoder in (first, *others)]
     if levers.compile == "off":
-        for network in (unet, *encoders):
+        for network in (unet, *encoders, *parts.controls.values()):
             specialise(network)
     text = TextEncoder(
         parts.tokenizers,
@@ -256,25 +266,44 @@ def assemble(
 
     def decoder(vae: Any) -> Decoder:
         kind = safe_dtype(vae, dtype, device)
-        vae = vae.to(device, memory_format=memory_format).eval()
         if kind is not dtype:
-            vae = vae.to(kind)
+            for part in filter(None, (vae.decoder, vae.post_quant_conv)):
+                part.to(kind)
         return Decoder(vae, device=device, dtype=kind, memory_format=memory_format, recorder=recorder)
 
+    buckets = step_buckets(max_batch, device, dtype, levers, torch.get_num_threads())
+    controls = {
+        name: ControlNet(
+            net.to(device, memory_format=memory_format).eval(),
+            buckets=buckets,
+            device=device,
+            dtype=dtype,
+            memory_format=memory_format,
+            recorder=recorder,
+        )
+        for name, net in parts.controls.items()
+    }
+    only_tiny = tiny is not None and levers.decoder == "tiny"
+    reading = tiny if only_tiny else parts.vae
+    for vae in (reading, *([tiny] if tiny is not None and not only_tiny else [])):
+        vae.to(device, memory_format=memory_format).eval()
+    encoder = PictureEncoder(reading, device=device, dtype=dtype, memory_format=memory_format)
     small = None if tiny is None else decoder(tiny)
-    full = small if small and levers.decoder == "tiny" else decoder(parts.vae)
+    full = small if small and only_tiny else decoder(parts.vae)
     return Pipeline(
         spec,
         text,
         Denoiser(
             unet,
-            buckets=step_buckets(max_batch, device, dtype, levers, torch.get_num_threads()),
+            buckets=buckets,
             device=device,
             dtype=dtype,
             memory_format=memory_format,
             recorder=recorder,
         ),
         {"full": full, "tiny": small or full},
+        encoder,
+        controls,
         scheduler=scheduler_key(parts.scheduler),
         zero_negative=bool(others) and bool(parts.options.get("force_zeros_for_empty_prompt", True)),
         vae_scale=vae_scale(parts.vae),

@@ -6,21 +6,22 @@ sentence, with the cure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import diffusers.utils.logging as diffusers_logging
 import torch
 import transformers.utils.logging as transformers_logging
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from onestroke.errors import ModelError
 from onestroke.models import hub
-from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
+from onestroke.models.catalog import ControlSpec, FileSpec, ModelSpec, VaeSpec
 from onestroke.models.checkpoints import read_header, recognise
 from onestroke.models.choosing import vae_of
 from onestroke.models.folders import (
@@ -37,6 +38,7 @@ from onestroke.models.folders import (
 )
 from onestroke.pipelines import single_file
 from onestroke.pipelines.adapters import merge
+from onestroke.pipelines.control import check_control
 from onestroke.pipelines.lora import lora_file, read_lora
 from onestroke.pipelines.memory import WORKING_SPACE, check_memory
 from onestroke.pipelines.rows import Progress
@@ -56,6 +58,7 @@ class Parts(NamedTuple):
     tokenizers: tuple[Any, ...]
     scheduler: dict[str, Any]
     options: dict[str, Any]
+    controls: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def networks(self) -> dict[str, Any]:
@@ -79,6 +82,11 @@ def read_parts(
     parts = parts._replace(
         vae=read_vae(spec, dtype, progress), scheduler={**parts.scheduler, **dict(spec.scheduler)}
     )
+    if spec.controls:
+        progress(f"loading {spec.name}: ControlNets", 0.95)
+        parts = parts._replace(
+            controls={each.name: read_control(each, parts.unet, dtype) for each in spec.controls}
+        )
     channels, latents = parts.unet.config.in_channels, parts.vae.config.latent_channels
     if channels != latents:
         raise ModelError(
@@ -98,6 +106,18 @@ def read_other_unet(place: Path, model: Path, dtype: torch.dtype) -> Any:
     if place.is_dir():
         return read_part(UNet2DConditionModel, place, "", names_in(place), None, dtype)
     return single_file.read_unet_file(place, model, dtype)
+
+
+def read_control(control: ControlSpec, unet: Any, dtype: torch.dtype) -> Any:
+    """The ControlNet that `control` names, in `dtype` on the CPU. Raises ModelError where it is not for `unet`."""
+    place = located(control.weights)
+    with explained(f"the ControlNet {control.name}", str(place)):
+        if place.is_dir():
+            net = read_part(ControlNetModel, place, "", names_in(place), control.weights.variant, dtype)
+        else:
+            net = single_file.read_control_file(place, unet, dtype)
+        check_control(control.name, net, unet)
+    return net
 
 
 def read_vae(spec: ModelSpec, dtype: torch.dtype, progress: Progress = lambda stage, fraction: None) -> Any:

@@ -13,26 +13,28 @@ from contextlib import contextmanager
 
 import torch
 
-from onestroke.core import MAX_SEED, AdapterUse, DecoderName, GenerationRequest
+from onestroke.core import MAX_SEED, AdapterUse, Control, DecoderName, GenerationRequest, SourceImage
 from onestroke.errors import GenerationFailed, InvalidRequest, ModelError
 from onestroke.levers import AUTO, Levers
 from onestroke.models.catalog import AdapterSpec, ModelSpec
 from onestroke.pipelines.adapters import Adapters
 from onestroke.pipelines.attention import kernel
 from onestroke.pipelines.compiled import CompiledCache, no_more_compiling
+from onestroke.pipelines.control import ControlNet
 from onestroke.pipelines.decoder import Decoder, Decoding
 from onestroke.pipelines.device import device_errors
+from onestroke.pipelines.encoder import PictureEncoder
 from onestroke.pipelines.graphs import Recorder, recording
-from onestroke.pipelines.images import Pixels
+from onestroke.pipelines.images import Pixels, decode_image
 from onestroke.pipelines.lora import lora_file, read_lora
 from onestroke.pipelines.noise import Noise
 from onestroke.pipelines.parts import located
-from onestroke.pipelines.rows import Progress, Row, Stepped, Timed
+from onestroke.pipelines.rows import Progress, Row, Source, Stepped, Timed
 from onestroke.pipelines.samplers import Step, sampler_table
 from onestroke.pipelines.text import Embedding, TextEncoder, Tokens
 from onestroke.pipelines.transfer import Transfers
 from onestroke.pipelines.tuning import described, tune
-from onestroke.pipelines.unet import Denoiser, UnetRow
+from onestroke.pipelines.unet import Denoiser, Residuals, UnetRow
 from onestroke.pipelines.warmup import warm_up
 
 
@@ -48,6 +50,8 @@ class Pipeline:
         text: TextEncoder,
         denoiser: Denoiser,
         decoders: Mapping[DecoderName, Decoder],
+        encoder: PictureEncoder,
+        controls: Mapping[str, ControlNet],
         *,
         scheduler: str,
         zero_negative: bool,
@@ -61,6 +65,8 @@ class Pipeline:
         self.denoiser = denoiser
         self.decoders = decoders
         self.adapters = adapters
+        self.encoder = encoder
+        self.controls = controls
         self.device = denoiser.device
         self.dtype = denoiser.dtype
         self.threads = torch.get_num_threads()
@@ -100,13 +106,15 @@ class Pipeline:
         self.adapters.check(request.adapters)
         if request.unet_rows > self.max_batch:
             raise InvalidRequest("guidance needs a batch of at least two rows", "guidance_scale")
-        table = sampler_table(self._scheduler, request.sampler, request.steps, request.timesteps)
+        last = None if request.image is None else request.steps_taken
+        table = sampler_table(self._scheduler, request.sampler, request.steps, request.timesteps, last)
         shape = (
             self.denoiser.channels,
             request.height // self._vae_scale,
             request.width // self._vae_scale,
         )
         noise = Noise(request.seed, shape)
+        source = self._source(request.image, noise) if request.image else None
         return Row(
             id=row_id,
             request=request,
@@ -115,7 +123,23 @@ class Pipeline:
             table=table,
             noise=noise,
             sent=self._transfers.up(noise.draw() * table.start),
+            source=source,
+            control_pixels=self._control_pixels(request.control),
         )
+
+    def _control_pixels(self, control: Control | None) -> torch.Tensor | None:
+        """None where they are not needed. Raises InvalidRequest naming the control's field."""
+        if control is None:
+            return None
+        if (net := self.controls.get(control.name)) is None:
+            raise InvalidRequest(f"there is no ControlNet {control.name!r} here", "control.name")
+        return None if control.image.digest in net.cache else pixels_of(control.image, "control.image")
+
+    def _source(self, image: SourceImage, noise: Noise) -> Source:
+        """What latents are drawn with comes before the start's noise, as in diffusers."""
+        drawn = self._transfers.up(noise.draw()) if self.encoder.draws else None
+        known = image.digest in self.encoder.cache
+        return Source(image, None if known else pixels_of(image), drawn)
 
     def _negative_tokens(self, request: GenerationRequest) -> Tokens | None:
         """None where the negative embedding is zero or not needed, as diffusers decides it."""
@@ -146,12 +170,53 @@ class Pipeline:
         with self.on_device():
             self.adapters.use(rows[0].request.adapters if rows else ())
             found = self.text.encode(wanted, self.adapters.encoding)
+            started = {row.id: self._start(row, row.source) for row in rows if row.source}
+            hints = {row.id: self._hint(row, row.request.control) for row in rows if row.request.control}
         for row in rows:
+            if row.id in started:
+                row.latents, row.source = started[row.id], None
+            row.hint, row.control_pixels = hints.get(row.id), None
             row.embedding = found[row.tokens.prompt]
             if row.negative_tokens:
                 row.negative = found[row.negative_tokens.prompt]
             elif row.request.guided:
                 row.negative = Embedding(*map(torch.zeros_like, row.embedding))
+
+    def _start(self, row: Row, source: Source) -> torch.Tensor:
+        """The latents that a row starts from: its picture's, and the noise that it has so far."""
+        found = self.encoder(
+            source.image.digest,
+            lambda: pixels_of(source.image) if source.pixels is None else source.pixels,
+        )
+        drawn = None if source.noise is None else source.noise.wait()
+        return row.table.picture * found.sample(drawn) + row.sent.wait()
+
+    def _hint(self, row: Row, control: Control) -> torch.Tensor:
+        """What its ControlNet makes of the row's control image."""
+        pixels = row.control_pixels
+        return self.controls[control.name].hint(
+            control.image.digest,
+            lambda: pixels_of(control.image, "control.image") if pixels is None else pixels,
+        )
+
+    def _steered(
+        self, rows: Sequence[Row], unet_rows: Sequence[UnetRow], read: Sequence[int]
+    ) -> dict[int, Residuals]:
+        """What ControlNets add, by the UNet row's place. Each runs once, on its own rows, guided ones twice."""
+        of: dict[str, list[tuple[int, Row]]] = {}
+        for row, last in zip(rows, read, strict=True):
+            if row.hint is not None and row.request.control:
+                places = range(unet_rows[last].base, last + 1)
+                of.setdefault(row.request.control.name, []).extend((place, row) for place in places)
+        added: dict[int, Residuals] = {}
+        for name, steered in of.items():
+            found = self.controls[name](
+                [unet_rows[place] for place, _ in steered],
+                [row.hint for _, row in steered if row.hint is not None],
+                [row.request.control.scale for _, row in steered if row.request.control],
+            )
+            added.update(zip((place for place, _ in steered), found, strict=True))
+        return added
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row]) -> Stepped:
@@ -165,7 +230,7 @@ class Pipeline:
         with self.on_device():
             self.adapters.use(rows[0].request.adapters)
             unet_rows, read = _unet_rows(rows, steps)
-            latents, finite = self.denoiser(unet_rows)
+            latents, finite = self.denoiser(unet_rows, self._steered(rows, unet_rows, read))
             x = [latents[i] for i in read]
             # The device is busy: the host draws meanwhile.
             for i, (row, step) in enumerate(zip(rows, steps, strict=True)):
@@ -244,6 +309,10 @@ class Pipeline:
         return [described(self), *([self._cache.described()] if self._cache else [])]
 
 
+def pixels_of(image: SourceImage, field: str = "image") -> torch.Tensor:
+    return torch.from_numpy(decode_image(image.data, field))
+
+
 def _unet_rows(rows: Sequence[Row], steps: Sequence[Step]) -> tuple[list[UnetRow], list[int]]:
     """The forward's rows, and which of them each of `rows` reads: its only one, or that with its text."""
     made: list[UnetRow] = []
@@ -278,6 +347,11 @@ def check_request(request: GenerationRequest, spec: ModelSpec) -> None:
         field = "width" if request.width not in {width for width, _ in spec.sizes} else "height"
         raise InvalidRequest(f"{request.width}x{request.height} is not a size of {spec.name}: {sizes}", field)
     spec.check_steps(request.steps)
+    if request.steps_taken < 1:
+        raise InvalidRequest(
+            f"strength {request.strength} of {request.steps} steps leaves none to take: raise either",
+            "strength",
+        )
     if not 0 <= request.seed < MAX_SEED:
         raise InvalidRequest(f"seed must be 0 to {MAX_SEED - 1}, not {request.seed}", "seed")
     if not 0 <= request.guidance_scale < float("inf"):

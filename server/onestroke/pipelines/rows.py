@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from onestroke.core import GenerationRequest
+from onestroke.core import GenerationRequest, SourceImage
 from onestroke.errors import OnestrokeError
 from onestroke.pipelines.noise import Noise
 from onestroke.pipelines.samplers import SamplerTable
@@ -27,9 +27,24 @@ class Timed(NamedTuple):
     seconds: float
 
 
+class Source(NamedTuple):
+    """The picture that a row starts from, until it has started.
+
+    `pixels` (height, width, 3) are uint8 on the host, None where its latents were known; `noise` is what latents
+    are drawn with, None where they are not drawn.
+    """
+
+    image: SourceImage
+    pixels: torch.Tensor | None
+    noise: Upload | None
+
+
 @dataclass(slots=True, eq=False)
 class Row:
-    """One picture on its way; `sent` are its latents (channels, h, w), fp32, on the device or on the way there."""
+    """One picture on its way; `sent` are its latents (channels, h, w), fp32, on the device or on the way there.
+
+    `hint` is what its ControlNet made of the control image, whose pixels are kept until then where it is not known.
+    """
 
     id: int
     request: GenerationRequest
@@ -38,6 +53,9 @@ class Row:
     table: SamplerTable
     noise: Noise
     sent: Upload
+    source: Source | None = None
+    control_pixels: torch.Tensor | None = None
+    hint: torch.Tensor | None = None
     step: int = 0
     embedding: Embedding | None = None
     negative: Embedding | None = None

@@ -54,11 +54,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SamplerTable:
-    """A sampler over its steps. Sampling starts from x = start * z, z of unit variance."""
+    """A sampler over its steps. Sampling starts from x = picture * x0 + start * z, z of unit variance.
+
+    Text-to-image has no picture x0.
+    """
 
     sampler: str
     start: float
     steps: tuple[Step, ...]
+    picture: float = 0.0
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -87,9 +91,15 @@ def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
 
 @lru_cache(maxsize=512)
 def sampler_table(
-    config: str, sampler: str, steps: int, timesteps: tuple[int, ...] | None = None
+    config: str,
+    sampler: str,
+    steps: int,
+    timesteps: tuple[int, ...] | None = None,
+    last: int | None = None,
 ) -> SamplerTable:
     """The table of `sampler` for a model whose scheduler configuration is `config` (see `scheduler_key`).
+
+    `last` is how many of the steps image-to-image takes, the last ones; None for text-to-image.
 
     Raises InvalidRequest naming "sampler", "steps" or "timesteps" where diffusers cannot sample that way.
     """
@@ -104,7 +114,7 @@ def sampler_table(
         field = "steps" if timesteps is None else "timesteps"
         raise InvalidRequest(f"{sampler}: {error}", field) from error
     try:
-        return read_table(scheduler, sampler)
+        return read_table(scheduler, sampler, last)
     except ModelError as error:
         raise InvalidRequest(error.message, "sampler") from error
 
@@ -124,21 +134,24 @@ def _check_timesteps(scheduler: Any, sampler: str, steps: int, timesteps: tuple[
         raise InvalidRequest(f"timesteps must fall, within 0 to {last - 1}: {list(timesteps)}", "timesteps")
 
 
-def read_table(scheduler: Any, sampler: str = "") -> SamplerTable:
-    """Read `scheduler`, whose timesteps are set, as a table.
+def read_table(scheduler: Any, sampler: str = "", last: int | None = None) -> SamplerTable:
+    """Read `scheduler`, whose timesteps are set, as a table; the `last` steps from a picture where that is given.
 
     Raises ModelError that names the scheduler's class when a step is not linear in its sample, output and
     noise, or is not finite.
     """
     name = type(scheduler).__name__
+    begin = 0 if last is None else len(scheduler.timesteps) - last
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)
+        scheduler.set_begin_index(begin)
     probe = torch.Generator().manual_seed(0)
     noise = torch.Generator().manual_seed(1)
-    start = float(scheduler.init_noise_sigma)
+    picture, start = 0.0, float(scheduler.init_noise_sigma)
+    if last is not None:
+        picture, start = _read_start(scheduler, scheduler.timesteps[begin : begin + 1], probe)
     steps: list[Step] = []
     idle_draw = False
-    for t in scheduler.timesteps:
+    for t in scheduler.timesteps[begin:]:
         before = noise.get_state()
         try:
             step = _read_step(scheduler, t, probe, noise)
@@ -148,7 +161,21 @@ def read_table(scheduler: Any, sampler: str = "") -> SamplerTable:
             raise ModelError(f"{name} draws noise that it does not use before noise that it does")
         idle_draw = idle_draw or (not step.c and not torch.equal(before, noise.get_state()))
         steps.append(step)
-    return SamplerTable(sampler, start, tuple(steps))
+    return SamplerTable(sampler, start, tuple(steps), picture)
+
+
+def _read_start(scheduler: Any, t: torch.Tensor, probe: torch.Generator) -> tuple[float, float]:
+    """How much of the picture and of the noise `add_noise` puts into the start. Raises ModelError."""
+    x0, z = (torch.randn(_POINTS, generator=probe).double() for _ in range(2))
+    x0[:2], z[:2] = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    shape = (1, 1, 8, _POINTS // 8)
+    found = scheduler.add_noise(x0.view(shape), z.view(shape), t).flatten().double()
+    picture, start = float(found[0]), float(found[1])
+    try:
+        _check_linear(found, (picture, x0), (start, z))
+    except ValueError as error:
+        raise ModelError(f"{type(scheduler).__name__} cannot start from a picture: {error}") from error
+    return picture, start
 
 
 def _read_step(scheduler: Any, t: torch.Tensor, probe: torch.Generator, noise: torch.Generator) -> Step:

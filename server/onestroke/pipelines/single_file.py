@@ -6,12 +6,16 @@ is looked up on the hub.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_controlnet_checkpoint,
+    create_diffusers_clip_model_from_ldm,
+)
 from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -29,6 +33,9 @@ TEXT_ENCODERS: dict[str, tuple[tuple[str, str, Any, str], ...]] = {
     "sd15": (("text_encoder", "cond_stage_model.", CLIPTextModel, "<|endoftext|>"),),
 }
 """By layout: the part, its tensors' prefix, its class, and what its tokenizer pads with."""
+
+
+READS_IMAGE = "controlnet_cond_embedding."
 
 
 def configs_of(layout: Layout) -> Path:
@@ -61,6 +68,32 @@ def read_unet_file(path: Path, model: Path, dtype: torch.dtype) -> Any:
     if not any(name.removeprefix(UNET).startswith(("input_blocks.", "down_blocks.")) for name in names):
         raise ModelError(f"{path} holds no UNet")
     return _read(UNet2DConditionModel, _tensors(path, ""), model, "unet", dtype)
+
+
+def read_control_file(path: Path, unet: Any, dtype: torch.dtype) -> Any:
+    """A ControlNet alone in a file, in diffusers' layout or the original, of the shape of `unet`.
+
+    Raises ModelError.
+    """
+    found = convert_controlnet_checkpoint(_tensors(path, ""), unet.config)
+    tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
+    first, blocks = f"{READS_IMAGE}conv_in.weight", f"{READS_IMAGE}blocks."
+    if first not in tensors:
+        raise ModelError(f"{path} holds no ControlNet")
+    widening = (f"{blocks}{i}.weight" for i in range(1, len(tensors), 2))
+    channels = [len(tensors[name]) for name in (first, *takewhile(tensors.__contains__, widening))]
+    net = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=tuple(channels), load_weights_from_unet=False
+    )
+    own = net.state_dict()
+    if odd := [name for name in sorted(own | tensors) if _shape(own, name) != _shape(tensors, name)]:
+        raise ModelError(f"{path} was made for another kind of model ({odd[0]})")
+    net.load_state_dict(tensors)
+    return net.to(dtype)
+
+
+def _shape(tensors: dict[str, torch.Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None
 
 
 def read_text_encoders(path: Path, layout: Layout, dtype: torch.dtype) -> tuple[Any, ...]:

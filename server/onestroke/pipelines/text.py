@@ -9,12 +9,12 @@ last state behind the final normalisation (SD 2.1's is the last but one of a CLI
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
+from onestroke.pipelines.cache import ByteCache
 from onestroke.pipelines.graphs import Graphed, Recorder
 
 
@@ -38,38 +38,6 @@ class Embedding(NamedTuple):
     @property
     def nbytes(self) -> int:
         return self.hidden.nbytes + self.pooled.nbytes
-
-
-class EmbeddingCache:
-    """Least recently used embeddings of one model, keyed by prompt and adapters, bounded in bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.nbytes = 0
-        self._entries: OrderedDict[Hashable, Embedding] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, key: Hashable) -> Embedding | None:
-        found = self._entries.get(key)
-        if found is not None:
-            self._entries.move_to_end(key)
-        return found
-
-    def put(self, key: Hashable, embedding: Embedding) -> None:
-        """Keep `embedding` and forget the least recently used ones beyond `max_bytes`."""
-        self.nbytes += embedding.nbytes
-        if previous := self._entries.pop(key, None):
-            self.nbytes -= previous.nbytes
-        self._entries[key] = embedding
-        while self.nbytes > self.max_bytes and self._entries:
-            _, oldest = self._entries.popitem(last=False)
-            self.nbytes -= oldest.nbytes
-
-    def clear(self) -> None:
-        self._entries.clear()
-        self.nbytes = 0
 
 
 class TextEncoder:
@@ -97,7 +65,7 @@ class TextEncoder:
         self.reads = tuple(reads)
         self.bucket = bucket
         self._project = project
-        self.cache = EmbeddingCache(cache_bytes)
+        self.cache: ByteCache[Embedding] = ByteCache(cache_bytes)
         self.graphed = Graphed(self._embed, buckets=(bucket,), device=encoders[0].device, recorder=recorder)
         # A fast tokenizer keeps its truncation and padding settings on itself.
         self._lock = threading.Lock()

@@ -31,7 +31,8 @@ def tune(pipeline: Pipeline, progress: Progress) -> CompiledCache | None:
             progress("measuring attention", 0.0)
         pipeline.attention = known or measured_attention(pipeline)
     if cache is not None:
-        compile_network(pipeline.denoiser.unet, levers.compile, "unet")
+        for network in (pipeline.denoiser.unet, *(each.net for each in pipeline.controls.values())):
+            compile_network(network, levers.compile, "unet")
         for encoder in pipeline.text.encoders:
             compile_network(encoder, levers.compile, "text")
         for decoder in pipeline.distinct_decoders:
@@ -48,6 +49,7 @@ def _identity(pipeline: Pipeline) -> dict[str, str]:
         "dtype": str(pipeline.dtype),
         "card": card(pipeline.device),
         "buckets": str((pipeline.text.bucket, pipeline.denoiser.buckets)),
+        "controls": str(spec.controls),
         "levers": str(replace(pipeline.levers, cache_dir="", prompt_cache=0)),
         "torch": f"{torch.__version__} {torch.version.cuda}",
         "versions": f"{__version__} {diffusers.__version__}",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onestroke.core import GenerationRequest
+from onestroke.core import Control, GenerationRequest, SourceImage
 from onestroke.errors import ModelError
 from onestroke.pipelines.attention import counted_shapes, device_clock, fastest
 from onestroke.pipelines.images import encode_image
@@ -41,7 +41,7 @@ def warm_up(pipeline: Pipeline, progress: Progress) -> list[Timed]:
             job.run()
             synchronize(pipeline.device)
             job.seconds.append(time.perf_counter() - start)
-        if job.decoder is None or job.decoder is pipeline.decoder:
+        if job.counts and (job.decoder is None or job.decoder is pipeline.decoder):
             samples += [Timed(job.verb, job.n, seconds) for seconds in job.seconds]
     for decoder in pipeline.distinct_decoders:
         decoder.batch = fastest_decode({job.n: min(job.seconds) for job in jobs if job.decoder is decoder})
@@ -88,6 +88,7 @@ class _Job:
     largest: int
     run: Callable[[], object]
     decoder: Decoder | None = None
+    counts: bool = True
     seconds: list[float] = field(default_factory=list)
 
 
@@ -103,6 +104,15 @@ def _jobs(pipeline: Pipeline) -> Iterator[_Job]:
             row.step = 0
         pipeline.step(rows[:n])
 
+    @torch.inference_mode()
+    def steered(name: str, hint: torch.Tensor, n: int) -> None:
+        control = Control(name, SourceImage("", b""))
+        for row in rows:
+            row.request, row.hint = replace(row.request, control=control), hint
+        step(n)
+        for row in rows:
+            row.request, row.hint = replace(row.request, control=None), None
+
     def decode(decoder: Decoder, n: int) -> None:
         with pipeline.on_device():
             decoder.start([row.sent.wait() for row in rows[:n]]).wait()
@@ -113,6 +123,14 @@ def _jobs(pipeline: Pipeline) -> Iterator[_Job]:
     buckets = pipeline.denoiser.buckets
     for n in buckets:
         yield _Job("step", "UNet", n, buckets[-1], partial(step, n))
+    for name, net in pipeline.controls.items():
+        blank = torch.zeros(*reversed(pipeline.spec.default_size), 3, dtype=torch.uint8)
+        with pipeline.on_device():
+            hint = net.hint("", lambda: blank)  # noqa: B023  called at once
+        for n in buckets:
+            yield _Job(
+                "step", f"ControlNet {name}", n, buckets[-1], partial(steered, name, hint, n), counts=False
+            )
     for decoder in pipeline.distinct_decoders:
         batches = [n for n in decoder.batches if n <= len(rows)]
         for n in batches:

@@ -64,7 +64,7 @@ class PassPlan:
     @property
     def mixed(self) -> bool:
         """Whether rows at different steps share its UNet forward."""
-        return len({(row.steps_done, row.request.steps) for row in self.rows}) > 1
+        return len({(row.steps_done, row.request.steps_taken) for row in self.rows}) > 1
 
 
 def next_pass(

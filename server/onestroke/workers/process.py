@@ -151,11 +151,14 @@ class WorkerProcess:
         return [row_id for row_id in ids if row_id in self._rows]
 
     def _encode(self, order: Pass) -> list[Sample]:
+        """A pass that also takes pictures in says nothing of what prompts cost."""
         began, ids = time.perf_counter(), order.encode
+        rows = [row.request for row in map(self._rows.get, ids) if row]
+        prompts_only = not any(each.image or each.control for each in rows)
         self._guarded(self._alive(ids), lambda part: self._engine.encode([self._rows[each] for each in part]))
         seconds, encoded = time.perf_counter() - began, self._alive(ids)
         self._encode_seconds.update(dict.fromkeys(encoded, seconds))
-        return [Sample(order.fit, "encode", len(encoded), seconds)] if encoded else []
+        return [Sample(order.fit, "encode", len(encoded), seconds)] if encoded and prompts_only else []
 
     def _step(self, order: Pass) -> list[Sample]:
         began, unet_rows = time.perf_counter(), 0

@@ -1,0 +1,145 @@
+"""Pictures in, pictures out, over REST from a real server with a tiny model of random weights."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from diffusers import UNet2DConditionModel
+from PIL import Image
+
+from tests.pictures import colours, encoded
+from tests.pipelines.tiny_models import save_tiny_sd, tiny_control
+from tests.servers import Server, serving
+
+pytestmark = pytest.mark.integration
+
+SIZE = (64, 64)
+BOUND = 2
+"""Levels of 255 between batch buckets, in fp32."""
+START = base64.b64encode(encoded(colours(SIZE))).decode()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("tiny")
+    save_tiny_sd(folder / "sd15", "sd15")
+    unet = UNet2DConditionModel.from_pretrained(folder / "sd15", subfolder="unet")
+    tiny_control(unet).save_pretrained(folder / "edge")
+    model = ("--model", str(folder / "sd15"), "--controlnet", f"edge={folder / 'edge'}")
+    with serving(*model, "--device", "cpu", "--dtype", "float32", "--threads", "1", double=False) as running:
+        yield running
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+def draw(http: httpx.Client, **fields: Any) -> httpx.Response:
+    body = {"prompt": "a cat", "seed": 5, "steps": 4, "format": "png", "guidance_scale": 1, **fields}
+    return http.post("/v1/generate", json=body)
+
+
+def pixels(answer: httpx.Response) -> Any:
+    assert answer.status_code == 200, answer.text
+    return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB"), int)
+
+
+def test_a_picture_is_started_from(http: httpx.Client) -> None:
+    answer = draw(http, image=START, strength=0.5)
+    assert answer.headers["x-steps-taken"] == "2"
+    assert "x-image-resized-from" not in answer.headers
+    weak, strong, none = (
+        pixels(each) for each in (answer, draw(http, image=START, strength=1.0), draw(http))
+    )
+    assert np.abs(weak - strong).mean() > 5
+    assert np.abs(strong - none).mean() > 1
+    assert (pixels(draw(http, image=f"data:image/png;base64,{START}", strength=0.5)) == weak).all()
+
+
+def test_a_picture_of_another_size_is_resized_and_said_to_be(http: httpx.Client) -> None:
+    large = base64.b64encode(encoded(colours((300, 200)), "JPEG")).decode()
+    answer = draw(http, image=large)
+    assert pixels(answer).shape == (64, 64, 3)
+    assert answer.headers["x-image-resized-from"] == "300x200"
+
+
+LINES = base64.b64encode(encoded(colours(SIZE, 3))).decode()
+
+
+def test_a_picture_steers(http: httpx.Client) -> None:
+    plain, steered, weakly, edges = (
+        pixels(draw(http, **fields))
+        for fields in (
+            {},
+            {"control": {"image": LINES}},
+            {"control": {"image": LINES, "name": "edge", "scale": 0.3}},
+            {"control": {"image": LINES, "preprocess": "canny"}},
+        )
+    )
+    for one, other in itertools.combinations((plain, steered, weakly, edges), 2):
+        assert np.abs(one - other).mean() > 2
+    nothing = draw(http, control={"image": LINES, "scale": 0})
+    assert np.abs(pixels(nothing) - plain).max() <= BOUND
+    large = base64.b64encode(encoded(colours((300, 200)))).decode()
+    assert draw(http, control={"image": large}).headers["x-control-resized-from"] == "300x200"
+
+
+def test_in_mixed_traffic_every_picture_is_the_one_it_gets_alone(http: httpx.Client) -> None:
+    """One step, four and twenty, from a picture, by a ControlNet, both: all at once, in shared passes."""
+    asked: list[dict[str, Any]] = [
+        {"steps": 1, "sampler": "euler"},
+        {"steps": 4, "sampler": "lcm"},
+        {"steps": 20, "guidance_scale": 3, "negative_prompt": "dogs"},
+        {"steps": 4, "image": START, "strength": 0.5},
+        {"steps": 4, "control": {"image": LINES, "scale": 0.6}, "guidance_scale": 3},
+        {"steps": 5, "image": START, "strength": 0.6, "control": {"image": LINES, "preprocess": "canny"}},
+    ]
+    asked = [{**each, "seed": seed} for seed, each in enumerate(asked)]
+    alone = [draw(http, **each) for each in asked]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        together = list(pool.map(lambda each: draw(http, **each), asked))
+    assert max(int(answer.headers["x-batch-size"]) for answer in together) > 1
+    for one, other in zip(alone, together, strict=True):
+        assert one.headers["x-batch-size"] == "1"
+        assert pixels(one).std() > 20
+        assert np.abs(pixels(one) - pixels(other)).max() <= BOUND
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("image", {"image": START[:-400]}),
+        ("image", {"image": "https://example.org/picture.png"}),
+        ("strength", {"image": START, "strength": 0}),
+        ("strength", {"image": START, "strength": 0.2}),
+        ("strength", {"strength": 0.5}),
+        ("control.image", {"control": {"image": LINES[:-400]}}),
+        ("control.name", {"control": {"image": LINES, "name": "pose"}}),
+        ("control.scale", {"control": {"image": LINES, "scale": 3}}),
+        ("control.preprocess", {"control": {"image": LINES, "preprocess": "hed"}}),
+        ("control.strength", {"control": {"image": LINES, "strength": 1}}),
+    ],
+)
+def test_bad_input_names_its_field(http: httpx.Client, field: str, fields: dict[str, Any]) -> None:
+    answer = draw(http, **fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+def test_the_door_lets_pictures_in_where_they_are_taken(http: httpx.Client) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    large = base64.b64encode(encoded(Image.fromarray(noise))).decode()
+    assert len(large) > 2 << 20
+    assert draw(http, image=large).status_code == 200
+    refused = http.post("/v1/images/generations", json={"prompt": large})
+    assert refused.status_code == 413
