@@ -65,13 +65,13 @@ def run(command: str, minutes: float, device: str, scratch: bool, batch: int | N
 
 def study(command: str, steps: int | None, losses: Losses, only: str) -> None:
     """One part of the study of distillation."""
-    from training import ablation, add, dmd2, judge, teacher
+    from training import ablation, add, dmd2, examine, judge, teacher
 
     given: dict[str, Any] = {} if steps is None else {"steps": steps}
     match command:
         case "judge":
             eye = judge.train(**given)
-            flat = judge.Scenes(judge.art(("@iconify-json/fluent-emoji-flat",)))
+            flat = judge.Scenes(judge.art((examine.FLAT,)))
             print("its own art", json.dumps(judge.accuracy(eye, judge.Scenes(judge.art()))))
             print("flat art, never seen", json.dumps(judge.accuracy(eye, flat)))
         case "teacher":
