@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typer.testing import CliRunner
 
 from onestroke import __version__
 from onestroke.cli import cli
+from onestroke.models.cards import card
+from onestroke.models.catalog import CATALOG
 from onestroke.settings import Settings
 
 runner = CliRunner()
@@ -76,6 +79,22 @@ def test_models_shows_licences() -> None:
     out = runner.invoke(cli, ["models"], env={"COLUMNS": "250"}).output
     assert "embedded" in out
     assert "non-commercial" in out
+    assert "limits: no legible text" in out
+    assert "memory: 10.5 GB" in out
+    assert "from stabilityai/sdxl-turbo@" in out
+
+
+def test_models_as_json_says_of_every_row_what_a_client_is_told() -> None:
+    rows = json.loads(runner.invoke(cli, ["models", "--json"]).stdout)
+    assert [row["name"] for row in rows] == list(CATALOG)
+    for row, spec in zip(rows, CATALOG.values(), strict=True):
+        here = row.pop("here")
+        assert row == card(spec)
+        assert isinstance(here, bool)
+        assert row["limits"]
+        assert row["memory_bytes"]
+        assert row["licence"]["commercial"] is not None or "Hyper" in row["licence"]["url"]
+        assert (row["source"] is None) == (row["name"] == "embedded")
 
 
 def test_doctor_finds_a_port_that_is_taken(tmp_path: Path) -> None:

@@ -43,11 +43,17 @@ export function showConnection(stream, part) {
   part("reconnect").addEventListener("click", () => stream.connect());
 }
 
-/** The model's name and what its licence allows. */
-export function showModel({ name, description, licence }, part) {
+/** The model's name, what its licence allows, what it needs and what it is bad at. */
+export function showModel({ name, description, licence, limits, source, memory_bytes: memory }, part) {
   const strong = document.createElement("strong");
   strong.textContent = name;
   part("model").replaceChildren(strong, description ? ` ${description}` : "");
+  const facts = [
+    source && `From ${source}`,
+    memory && `${(memory / 1e9).toFixed(1)} GB of memory`,
+    limits && `Limits: ${limits}`,
+  ];
+  part("facts").textContent = facts.filter(Boolean).join(". ");
   const label = `${licence.name}, ${licence.terms}`;
   if (!/^https?:/.test(licence.url ?? "")) {
     part("licence").textContent = label;

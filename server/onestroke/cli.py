@@ -322,21 +322,25 @@ def warm(
 
 
 @cli.command()
-def models() -> None:
-    """List the catalog: what each model is, its licence, and whether its weights are here."""
+def models(
+    json: Annotated[
+        bool, typer.Option("--json", help="As a JSON list, with what `/v1/models` says.")
+    ] = False,
+) -> None:
+    """List the catalog: what each model is and is bad at, its licence, and whether its weights are here."""
+    from onestroke.models.cards import card, described
     from onestroke.models.catalog import CATALOG, CONTROLS
     from onestroke.models.hub import is_cached
 
+    if json:
+        from json import dumps
+
+        typer.echo(dumps([{**card(spec), "here": is_cached(spec)} for spec in CATALOG.values()], indent=2))
+        return
     for spec in CATALOG.values():
-        width, height = spec.default_size
-        steps = "1 step" if spec.default_steps == 1 else f"{spec.default_steps} steps"
-        weights = "here" if is_cached(spec) else f"{spec.download_bytes / 1e9:.1f} GB to fetch"
+        first, *others = described(spec, is_cached(spec))
         typer.secho(spec.name, bold=True, nl=False)
-        typer.echo(
-            f"  {width}x{height} in {steps}; weights: {weights}; memory: {spec.memory_bytes / 1e9:.1f} GB\n"
-            f"    {spec.description}\n"
-            f"    {spec.licence.name}: {spec.licence.terms} {spec.licence.url}"
-        )
+        typer.echo("\n    ".join((f"  {first}", *others)))
     typer.secho("ControlNets", bold=True, nl=False)
     typer.echo(" (`serve --controlnet NAME`)")
     for control in CONTROLS:

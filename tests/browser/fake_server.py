@@ -36,6 +36,8 @@ SESSION_SEED = 4242
 MODEL: dict[str, Any] = {
     "name": "embedded",
     "description": "A small model for tests",
+    "limits": "squares alone",
+    "memory_bytes": 500_000_000,
     "licence": {
         "name": "Apache-2.0",
         "terms": "commercial use allowed",

@@ -243,7 +243,7 @@ def test_steps_go_up_to_the_model_s_and_are_sent(page: Any, fake: FakeServer) ->
     type_words(page, "cat")
     steps.fill("4")
     page.wait_for_function("() => document.getElementById('steps-value').value === '4'")
-    shows(page, "cat")
+    page.wait_for_function("() => location.hash.includes('steps=4')")
     assert fake.generates()[-1]["steps"] == 4
 
 
@@ -592,6 +592,7 @@ def test_the_footer_names_the_model_and_its_licence(page: Any) -> None:
     assert page.locator("#model").inner_text() == "embedded A small model for tests"
     assert page.locator("#licence").inner_text() == "Apache-2.0, commercial use allowed"
     assert page.get_by_role("link", name="Apache-2.0").get_attribute("href").startswith("https://")
+    assert page.locator("#facts").inner_text() == "0.5 GB of memory. Limits: squares alone"
 
 
 def test_a_licence_address_that_is_no_web_page_is_not_linked(open_page: OpenPage, fake: FakeServer) -> None:

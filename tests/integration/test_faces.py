@@ -74,7 +74,10 @@ def test_the_models_list(sdk: openai.OpenAI) -> None:
     (model,) = sdk.models.list().data
     assert model.id == "embedded"
     assert model.model_extra is not None
-    assert model.model_extra["onestroke"]["licence"]["terms"] == "commercial use allowed"
+    facts = model.model_extra["onestroke"]
+    assert facts["licence"]["terms"] == "commercial use allowed"
+    assert facts["memory_bytes"] == 500_000_000
+    assert "no scenes" in facts["limits"]
     assert sdk.models.retrieve("embedded").id == "embedded"
     with pytest.raises(openai.NotFoundError):
         sdk.models.retrieve("dall-e-3")

@@ -8,8 +8,8 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from onestroke.core import MAX_SEED
 from onestroke.metrics import Metrics
+from onestroke.models.cards import card
 from onestroke.models.catalog import ModelSpec
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
@@ -26,27 +26,7 @@ class Context:
 
     def model_card(self, spec: ModelSpec) -> dict[str, object]:
         """What clients are told of a model: what it is, what its licence allows, what it takes."""
-        return {
-            "name": spec.name,
-            "description": spec.description,
-            "licence": {
-                "name": spec.licence.name,
-                "terms": spec.licence.terms,
-                "commercial": spec.licence.commercial,
-                "url": spec.licence.url,
-            },
-            "family": spec.family,
-            "sampler": spec.sampler,
-            "default_steps": spec.default_steps,
-            "max_steps": spec.max_steps,
-            "only_steps": list(spec.only_steps),
-            "guidance_scale": spec.guidance_scale,
-            "sizes": [list(size) for size in spec.sizes],
-            "max_seed": MAX_SEED - 1,
-            "reads_pictures": spec.reads_pictures,
-            "controls": [each.name for each in spec.controls],
-            "adapters": self.scheduler.adapters_of(spec.name),
-        }
+        return {**card(spec), "adapters": self.scheduler.adapters_of(spec.name)}
 
 
 def get_context(connection: HTTPConnection) -> Context:

@@ -98,8 +98,8 @@ class ModelSpec:
     `reads_pictures` is False where nothing can start from a picture: the VAE's encoder was never trained, or is out
     of reach. `dtype` is "auto" where the worker shall pick the fastest safe one for its device.
 
-    `download_bytes` is what is fetched, `memory_bytes` what serving takes in half precision, about; `note` is for
-    the log.
+    `limits` says what it is bad at. `download_bytes` is what is fetched, `memory_bytes` what serving takes in half
+    precision, about; `note` is for the log.
     """
 
     name: str
@@ -127,6 +127,7 @@ class ModelSpec:
     dtype: str = "auto"
     timesteps: tuple[tuple[int, tuple[int, ...]], ...] = ()
     scheduler: tuple[tuple[str, str], ...] = ()
+    limits: str = ""
     download_bytes: int = 0
     memory_bytes: int = 0
     note: str = ""
@@ -198,6 +199,8 @@ class VaeSpec:
     download_bytes: int = 0
 
 
+NO_TEXT = "no legible text, faces and people often go wrong, compositions of several things too"
+"""What the makers of the Stable Diffusion family say of theirs."""
 STABILITY = "Stability AI non-commercial community licence"
 MIT = Licence("MIT", commercial=True)
 SDXL_SIZES = (
@@ -217,6 +220,7 @@ AMUSED = ModelSpec(
     source="amused/amused-256",
     family="muse",
     description="Muse in its open form, 256x256 in 12 steps: tokens of a picture, unmasked many at a time",
+    limits="a research release: little detail, weak faces, no legible text; its one size",
     licence=Licence(
         "CreativeML Open RAIL++-M", commercial=True, url="https://huggingface.co/amused/amused-256"
     ),
@@ -257,6 +261,7 @@ CATALOG: dict[str, ModelSpec] = {
             description="Onestroke's own small model: emoji-like things on coloured backgrounds, one step, any CPU",
             licence=Licence("Apache-2.0", commercial=True, url="https://www.apache.org/licenses/LICENSE-2.0"),
             crops=(-32, 0, 32),
+            limits="its 120 things and 12 backgrounds alone: no scenes, people, writing or two things at once",
             max_steps=8,
             variant=None,
             own_latents=True,
@@ -269,6 +274,7 @@ CATALOG: dict[str, ModelSpec] = {
             revision="71153311d3dbb46851df1931d3ca6e939de83304",
             family="sdxl",
             description="SDXL Turbo (ADD), 512x512 in 1-4 steps; wants a GPU",
+            limits=f"{NO_TEXT}; 512x512 alone, made to go unguided",
             licence=Licence(STABILITY, commercial=False, url="https://huggingface.co/stabilityai/sdxl-turbo"),
             max_steps=8,
             scheduler=TRAILING,
@@ -281,6 +287,7 @@ CATALOG: dict[str, ModelSpec] = {
             revision="b261bac6fd2cf515557d5d0707481eafa0485ec2",
             family="sd",
             description="SD-Turbo (SD 2.1 distilled by ADD), 512x512 in 1-4 steps; a third of SDXL Turbo's size",
+            limits=f"{NO_TEXT}; follows prompts less closely than SDXL Turbo; 512x512 alone, made to go unguided",
             licence=Licence(STABILITY, commercial=False, url="https://huggingface.co/stabilityai/sd-turbo"),
             max_steps=8,
             scheduler=TRAILING,
@@ -293,6 +300,7 @@ CATALOG: dict[str, ModelSpec] = {
             revision="462165984030d82259a11f4367a4eed129e94a7b",
             family="sdxl",
             description="SDXL 1.0 base, 1024x1024 in 30 steps",
+            limits=f"{NO_TEXT}; sizes far from a megapixel",
             licence=Licence(
                 "CreativeML Open RAIL++-M",
                 commercial=True,
@@ -312,6 +320,7 @@ CATALOG: dict[str, ModelSpec] = {
             revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
             family="sd",
             description="Stable Diffusion 1.5, 512x512 in 50 steps: the baseline; its safety checker is not run",
+            limits=f"{NO_TEXT}; prompts in other languages than English; sizes beyond 768 repeat things",
             licence=Licence(
                 "CreativeML Open RAIL-M",
                 commercial=True,
@@ -489,6 +498,7 @@ def _of_sd() -> Iterator[ModelSpec]:
         variant=None,
         family="sd",
         description="SDXS (a small UNet distilled from SD 2.1), 512x512 in 1 step, with a tiny VAE of its own",
+        limits=f"{NO_TEXT}; little detail; 512x512 in one step alone",
         licence=Licence(
             "CreativeML Open RAIL++-M", commercial=True, url="https://huggingface.co/IDKiro/sdxs-512-0.9"
         ),
@@ -510,6 +520,7 @@ def _whole() -> Iterator[ModelSpec]:
         source="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
         pipeline="SanaSprintPipeline",
         description="SANA-Sprint 1.6B, 1024x1024 in 1-4 steps (2 by default), behind Gemma 2",
+        limits="hands, long writing, full photorealism; no negative prompt; no joining mid-picture",
         licence=Licence(
             "NVIDIA NSCL v2-custom, Gemma terms",
             commercial=False,
@@ -528,6 +539,7 @@ def _whole() -> Iterator[ModelSpec]:
         source="black-forest-labs/FLUX.1-schnell",
         pipeline="FluxPipeline",
         description="FLUX.1 schnell, 12B, 1024x1024 in 1-4 steps",
+        limits="no guidance or negative prompt; its style hangs on the wording; no joining mid-picture",
         licence=replace(apache, url="https://huggingface.co/black-forest-labs/FLUX.1-schnell"),
         default_steps=4,
         guidance_scale=0.0,
@@ -541,6 +553,7 @@ def _whole() -> Iterator[ModelSpec]:
         source="black-forest-labs/FLUX.2-klein-4B",
         pipeline="Flux2KleinPipeline",
         description="FLUX.2 klein 4B, 1024x1024 in 4 steps, behind Qwen3",
+        limits="no guidance or negative prompt; its editing of pictures is not served; no joining mid-picture",
         licence=replace(apache, url="https://huggingface.co/black-forest-labs/FLUX.2-klein-4B"),
         default_steps=4,
         guidance_scale=1.0,
@@ -553,6 +566,7 @@ def _whole() -> Iterator[ModelSpec]:
         source="Tongyi-MAI/Z-Image-Turbo",
         pipeline="ZImagePipeline",
         description="Z-Image-Turbo, 6B, 1024x1024 in 9 steps, behind Qwen3",
+        limits="little variety from seed to seed; unguided by design; no joining mid-picture",
         licence=replace(apache, url="https://huggingface.co/Tongyi-MAI/Z-Image-Turbo"),
         default_steps=9,
         guidance_scale=0.0,
