@@ -115,6 +115,7 @@ class GenerationRequest:
     image: SourceImage | None = None
     strength: float | None = None
     control: Control | None = None
+    embeds_guidance: bool = False
 
     @property
     def key(self) -> BatchKey:
@@ -132,8 +133,8 @@ class GenerationRequest:
 
     @property
     def guided(self) -> bool:
-        """Whether a step costs two UNet rows: diffusers guides when the scale is above 1."""
-        return self.guidance_scale > 1.0
+        """Whether a step costs two UNet rows: diffusers guides when the scale is above 1, in LCM by an input."""
+        return self.guidance_scale > 1.0 and not self.embeds_guidance
 
     @property
     def unet_rows(self) -> int:

@@ -34,7 +34,7 @@ from tests.integration.test_parity import (
     timestep_off,
 )
 from tests.pipelines.loras import random_factors, save_kohya
-from tests.pipelines.tiny_models import SIZE, save_tiny_pipeline, save_tiny_sd
+from tests.pipelines.tiny_models import SIZE, save_tiny_pipeline, save_tiny_sd, tiny_vae
 
 pytestmark = pytest.mark.integration
 
@@ -63,6 +63,8 @@ CARDS: dict[str, tuple[str, dict[str, Any], list[int] | None]] = {
     "hyper-sd15-4step-lora": ("DDIMScheduler", TRAILING, None),
     "lcm-lora-sdxl": ("LCMScheduler", {}, None),
     "lcm-lora-sd15": ("LCMScheduler", {}, None),
+    "lcm-dreamshaper": ("LCMScheduler", {}, None),
+    "sdxs-512": ("DDIMScheduler", TRAILING, None),
     "sd14": ("DDIMScheduler", {}, None),
 }
 """The scheduler, its changed values and the timesteps that the system's model card (MIT, ByteDance, ...) gives."""
@@ -78,11 +80,15 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
-    """By family, with a scheduler that is configured as the published one is."""
+    """By family or system, with a scheduler that is configured as the published one is."""
     found = {
         "sdxl": save_tiny_pipeline(tmp_path_factory.mktemp("sdxl")),
         "sd": save_tiny_sd(tmp_path_factory.mktemp("sd15"), "sd15"),
     }
+    found["lcm-dreamshaper"] = save_tiny_sd(tmp_path_factory.mktemp("lcm"), "sd15", time_cond_proj_dim=16)
+    found["sdxs-512"] = save_tiny_sd(
+        tmp_path_factory.mktemp("sdxs"), "sd21", vae=tiny_vae(), mid_block_type=None
+    )
     for spec in found.values():
         path = Path(spec.source, "scheduler", "scheduler_config.json")
         path.write_text(json.dumps({**json.loads(path.read_text()), **PUBLISHED}))
@@ -95,7 +101,7 @@ def system(
 ) -> tuple[ModelSpec, Any]:
     """A row of the catalog over a tiny base, and diffusers' pipeline with the same weights and that scheduler."""
     row, folder = RECIPES[request.param], tmp_path_factory.mktemp(request.param)
-    base = bases[row.family]
+    base = bases.get(row.name, bases[row.family])
     spec = replace(row, source=base.source, revision=None, variant=None, sizes=((SIZE, SIZE),))
     oracle = diffusers_pipeline(base, torch.float32)
     if row.unet or request.param == "dmd2-1step":
@@ -125,6 +131,7 @@ def defaults(spec: ModelSpec, seed: int, **values: Any) -> Any:
         "steps": steps,
         "sampler": spec.sampler,
         "guidance_scale": spec.guidance_scale,
+        "embeds_guidance": spec.embeds_guidance,
         "timesteps": dict(spec.timesteps).get(steps),
     }
     return request_of(spec, seed, **{**known, **values})
@@ -167,10 +174,26 @@ WRONG: dict[str, tuple[Tamper | None, int]] = {
 def test_the_comparison_fails_when_one_thing_is_wrong(system: tuple[ModelSpec, Any], ours: Pipeline) -> None:
     spec, _ = system
     right = draw(ours, [defaults(spec, 11)])
-    base = load(replace(spec, unet=None, loras=()), device="cpu", dtype="float32")
-    assert largest_difference(draw(base, [defaults(spec, 11)]), right) > BOUND, "the base model's weights"
+    if spec.extras:
+        base = load(replace(spec, unet=None, loras=()), device="cpu", dtype="float32")
+        assert largest_difference(draw(base, [defaults(spec, 11)]), right) > BOUND, "the base model's weights"
     for what, (tamper, seed) in WRONG.items():
         assert largest_difference(draw(ours, [defaults(spec, seed)], tamper), right) > BOUND, what
+
+
+@pytest.mark.parametrize("system", ["lcm-dreamshaper"], indirect=True)
+def test_guidance_as_an_input_is_each_rows_own_and_costs_no_second_row(
+    system: tuple[ModelSpec, Any], ours: Pipeline
+) -> None:
+    spec, oracle = system
+    scales = (0.0, 1.5, 8.5)
+    requests = [defaults(spec, 11, guidance_scale=scale) for scale in scales]
+    assert sum(request.unet_rows for request in requests) == len(scales)
+    mine = draw(ours, requests)
+    for i, scale in enumerate(scales):
+        theirs = by_diffusers(replace(spec, guidance_scale=scale), oracle, 11)
+        assert largest_difference(mine[i : i + 1], theirs) <= BOUND
+    assert largest_difference(mine[:1], mine[2:]) > BOUND
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].only_steps])

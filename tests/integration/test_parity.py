@@ -171,6 +171,8 @@ CASES = [
     ),
     *(on(model, "euler", 2, guidance) for model in ("sd15", "sd21") for guidance in GUIDANCE),
     on("sd15", "lcm", 4, "unguided"),
+    on("tiny", "dpmpp_2m", 2, "unguided"),
+    *(on(model, "dpmpp_2m", 20, "negative prompt") for model in ("tiny", "sd15", "sd21")),
     on("sd21", "euler_ancestral", 1, "unguided"),
     *(on("embedded", sampler, 1, "unguided") for sampler in SAMPLERS),
     on("embedded", "euler", 2, "no negative prompt"),
@@ -215,6 +217,7 @@ def test_a_mixed_batch_draws_what_separate_calls_to_diffusers_draw(
         request_of(spec, 2, steps=4, sampler="lcm", prompt="a ghost on a black background"),
         request_of(spec, 3, steps=3, sampler="ddim", guidance_scale=2.5),
         request_of(spec, 4, steps=2, sampler="euler", guidance_scale=4.0, negative_prompt=""),
+        request_of(spec, 5, steps=4, sampler="dpmpp_2m", guidance_scale=2.0),
     ]
     before = ours.denoiser.forwards
     mine = draw(ours, requests)
@@ -230,10 +233,10 @@ def test_crops_are_those_of_diffusers_each_row_its_own(spec: ModelSpec, oracle: 
         assert largest_difference(picture[None], call(oracle, [request])) <= BOUND
 
 
-def entry_off(name: str) -> Tamper:
+def entry_off(name: str, at: int = 0, by: float = 1.01) -> Tamper:
     def tamper(row: Row) -> None:
         steps = list(row.table.steps)
-        steps[0] = dataclasses.replace(steps[0], **{name: getattr(steps[0], name) * 1.01})
+        steps[at] = dataclasses.replace(steps[at], **{name: getattr(steps[at], name) * by})
         row.table = dataclasses.replace(row.table, steps=tuple(steps))
 
     return tamper
@@ -296,6 +299,16 @@ def test_the_comparison_fails_when_one_thing_is_wrong(
 ) -> None:
     wrong = replace(request_of(spec, 1, **RIGHT), **CHANGED.get(what, {}))
     assert largest_difference(draw(ours, [wrong], TAMPERED.get(what)), right_picture) > BOUND
+
+
+@pytest.mark.parametrize("spec", [on("tiny")], indirect=True)
+def test_the_comparison_fails_when_what_a_two_step_solver_holds_is_off(
+    spec: ModelSpec, oracle: Any, ours: Pipeline
+) -> None:
+    request = request_of(spec, 1, steps=4, sampler="dpmpp_2m")
+    right = call(oracle, [request])
+    assert largest_difference(draw(ours, [request]), right) <= BOUND
+    assert largest_difference(draw(ours, [request], entry_off("m", 2, by=1.1)), right) > BOUND
 
 
 @pytest.mark.parametrize(

@@ -62,16 +62,31 @@ def test_a_folder_is_a_model_sampled_as_its_scheduler_says(folder: Path) -> None
             0.0,
         ),
         ({"_class_name": "LCMScheduler"}, "lcm", 4, 0.0),
-        ({"_class_name": "DPMSolverMultistepScheduler"}, "ddim", 30, 5.0),
+        ({"_class_name": "DPMSolverMultistepScheduler"}, "dpmpp_2m", 30, 5.0),
+        ({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}, "ddim", 30, 5.0),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"},
+            "ddim",
+            30,
+            5.0,
+        ),
+        ({"_class_name": "UniPCMultistepScheduler"}, "ddim", 30, 5.0),
     ],
 )
 def test_the_scheduler_is_the_recipe(
-    folder: Path, scheduler: dict[str, str], sampler: str, steps: int, guidance: float
+    folder: Path, scheduler: dict[str, Any], sampler: str, steps: int, guidance: float
 ) -> None:
     edit(folder / "scheduler/scheduler_config.json", **scheduler)
     spec = resolve(str(folder))
     assert (spec.sampler, spec.default_steps, spec.guidance_scale) == (sampler, steps, guidance)
-    assert ("DDIM is served in its place" in spec.note) == (scheduler["_class_name"].startswith("DPM"))
+    assert ("DDIM is served in its place" in spec.note) == (sampler == "ddim")
+
+
+def test_a_unet_that_takes_guidance_as_an_input_is_guided_by_default(folder: Path) -> None:
+    edit(folder / "scheduler/scheduler_config.json", _class_name="LCMScheduler")
+    edit(folder / "unet/config.json", time_cond_proj_dim=256)
+    spec = resolve(str(folder))
+    assert (spec.embeds_guidance, spec.guidance_scale, spec.default_steps) == (True, 8.5, 4)
 
 
 def test_another_rows_recipe_can_be_asked_for(folder: Path) -> None:
@@ -105,7 +120,7 @@ def test_what_cannot_be_served_says_what_can(folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"in_channels": 9}, "takes 9 channels"), ({"time_cond_proj_dim": 256}, "guidance as an input")],
+    [({"in_channels": 9}, "takes 9 channels"), ({"in_channels": 8}, "takes 8 channels")],
 )
 def test_a_unet_that_wants_more_than_text_and_noise_is_refused(
     folder: Path, values: dict[str, int], words: str

@@ -86,13 +86,14 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("n", [1, 4])
 def test_no_verb_touches_the_host_while_it_is_recorded(pipeline: Pipeline, n: int) -> None:
     latents = torch.empty(n, 4, SIZE // 4, SIZE // 4, device=META)
-    table = torch.empty(n, 12, device=META)
+    table = torch.empty(n, 16, device=META)
     ids = torch.empty(n, TOKENS, dtype=torch.int64, device=META)
     decoder = pipeline.decoder
     own = [tensor for network in networks(pipeline) for tensor in held(network)]
-    with Watch(latents, table, ids, decoder._scale, decoder._shift, *own) as watch:
+    nothing = torch.empty_like(latents)
+    with Watch(latents, nothing, table, ids, decoder._scale, decoder._shift, *own) as watch:
         hidden, pooled = pipeline.text._embed(ids, ids)
-        stepped, finite = pipeline.denoiser._advance(latents, table, hidden, pooled)
+        stepped, _, finite = pipeline.denoiser._advance(latents, nothing, table, hidden, pooled)
         pixels, whole = decoder._pictures(stepped)
     assert watch.seen == set()
     assert (stepped.shape, finite.shape, whole.shape) == (latents.shape, (n,), (n,))

@@ -19,7 +19,7 @@ from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.loading import TINY, load, read_tiny
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.tuning import described
-from tests.pipelines.tiny_models import _tiny_vae, save_tiny_pipeline
+from tests.pipelines.tiny_models import save_tiny_pipeline, tiny_vae
 
 Ask = Callable[..., GenerationRequest]
 
@@ -29,7 +29,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     """A model with a full decoder and a tiny one beside it."""
     folder = tmp_path_factory.mktemp("both")
     spec = save_tiny_pipeline(folder, kl=True)
-    _tiny_vae().save_pretrained(folder / TINY)
+    tiny_vae().save_pretrained(folder / TINY)
     return spec
 
 

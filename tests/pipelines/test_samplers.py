@@ -41,10 +41,12 @@ def walk_table(table: SamplerTable, seed: int) -> list[torch.Tensor]:
     noise = Noise(seed, SHAPE)
     x = noise.draw()[None] * table.start
     seen = []
+    held = torch.zeros_like(x)
     for i, step in enumerate(table.steps):
         seen.append(x * step.d)
         preview = step.g * x + step.h * output(i)
-        x = step.a * x + step.b * output(i)
+        x = step.a * x + step.b * output(i) + step.m * held
+        held = preview
         if step.c:
             x = x + step.c * noise.draw()
         seen += [x, preview]
@@ -64,8 +66,8 @@ def walk_scheduler(scheduler: Any, seed: int) -> list[torch.Tensor]:
         extra = (
             {"eta": 0.0} if "DDIM" in type(scheduler).__name__ or "TCD" in type(scheduler).__name__ else {}
         )
-        x, preview = scheduler.step(output(i), t, x, generator=generators, return_dict=False, **extra)
-        seen += [x, preview]
+        x, *preview = scheduler.step(output(i), t, x, generator=generators, return_dict=False, **extra)
+        seen += [x, *(preview or scheduler.model_outputs[-1:])]
     return seen
 
 
@@ -135,7 +137,8 @@ def test_tables_are_cached_by_what_they_are_made_of() -> None:
     ("kind", "options"),
     [
         ("UniPCMultistepScheduler", {}),
-        ("DPMSolverMultistepScheduler", {}),
+        ("DPMSolverMultistepScheduler", {"solver_order": 3}),
+        ("DPMSolverMultistepScheduler", {"thresholding": True}),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
         ("HeunDiscreteScheduler", {}),
         ("PNDMScheduler", {}),
@@ -146,7 +149,7 @@ def test_tables_are_cached_by_what_they_are_made_of() -> None:
 )
 def test_what_is_not_linear_is_refused_by_name(kind: str, options: dict[str, Any]) -> None:
     scheduler = getattr(diffusers, kind)(**options)
-    scheduler.set_timesteps(4)
+    scheduler.set_timesteps(8)
     with pytest.raises(ModelError, match=kind):
         read_table(scheduler)
 
@@ -183,11 +186,17 @@ def test_a_request_that_cannot_be_sampled_names_its_field(
 @pytest.mark.parametrize("entry", [field.name for field in dataclasses.fields(table_of("lcm", 2).steps[0])])
 def test_a_table_with_one_entry_off_by_a_percent_does_not_pass(entry: str) -> None:
     config = {"prediction_type": "epsilon"}
-    table = table_of("lcm", 2, **config)
-    first = dataclasses.replace(table.steps[0], **{entry: getattr(table.steps[0], entry) * 1.01})
-    wrong = dataclasses.replace(table, steps=(first, *table.steps[1:]))
+    sampler, at = ("dpmpp_2m", 1) if entry == "m" else ("lcm", 0)
+    table = table_of(sampler, 4, **config)
+    steps = list(table.steps)
+    steps[at] = dataclasses.replace(steps[at], **{entry: getattr(steps[at], entry) * 1.01})
     with pytest.raises(AssertionError):
-        assert_same_walk(wrong, scheduler_of("lcm", 2, **config))
+        assert_same_walk(dataclasses.replace(table, steps=tuple(steps)), scheduler_of(sampler, 4, **config))
+
+
+def test_a_two_step_solver_holds_the_last_preview_between_its_first_step_and_its_last() -> None:
+    held = [step.m != 0 for step in table_of("dpmpp_2m", 5, prediction_type="epsilon").steps]
+    assert held == [False, True, True, True, False]
 
 
 def test_the_models_own_schedule_is_kept_when_the_sampler_changes() -> None:

@@ -46,7 +46,7 @@ def save_tiny_pipeline(
     """
     torch.manual_seed(0)
     pipeline = StableDiffusionXLPipeline(
-        vae=_kl() if kl else _tiny_vae(),
+        vae=_kl() if kl else tiny_vae(),
         text_encoder=CLIPTextModel(text_config(32, clip=clip)).eval(),
         text_encoder_2=CLIPTextModelWithProjection(text_config(48, "gelu", clip=clip)).eval(),
         tokenizer=tokenizer("<|endoftext|>", clip),
@@ -72,14 +72,14 @@ def spec_of(folder: Path | str) -> ModelSpec:
     )
 
 
-def save_tiny_sd(folder: Path, layout: str, *, clip: bool = False) -> ModelSpec:
-    """The same with the conventions of "sd15" or "sd21" (768: v-prediction)."""
+def save_tiny_sd(folder: Path, layout: str, *, clip: bool = False, vae: Any = None, **unet: Any) -> ModelSpec:
+    """The same with the conventions of "sd15" or "sd21" (768: v-prediction); `unet` holds more for its UNet."""
     torch.manual_seed(0)
     second = layout == "sd21"
     width = 48 if second else 32
     layers = 23 if second and clip else 2  # SD 2.1's files hold one more, which is known by its number
     pipeline = StableDiffusionPipeline(
-        vae=_contrast(_kl()),
+        vae=vae or _contrast(_kl()),
         text_encoder=CLIPTextModel(
             text_config(width, "gelu" if second else "quick_gelu", clip=clip, layers=layers)
         ).eval(),
@@ -92,6 +92,7 @@ def save_tiny_sd(folder: Path, layout: str, *, clip: bool = False) -> ModelSpec:
                 attention_head_dim=(2, 4) if second else 2,
                 use_linear_projection=second,
                 cross_attention_dim=width,
+                **unet,
             )
         ),
         scheduler=PNDMScheduler(
@@ -228,7 +229,7 @@ def _strong(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
-def _tiny_vae() -> AutoencoderTiny:
+def tiny_vae() -> AutoencoderTiny:
     vae = AutoencoderTiny(
         encoder_block_out_channels=(32, 32, 32),
         decoder_block_out_channels=(32, 32, 32),

@@ -92,6 +92,8 @@ def resolve(
     guidance = spec.guidance_scale if ask.guidance_scale is None else ask.guidance_scale
     if not (math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
         raise InvalidRequest(f"guidance_scale must be from 0 to {MAX_GUIDANCE:g}", "guidance_scale")
+    if ask.negative_prompt is not None and spec.embeds_guidance:
+        raise InvalidRequest(f"negative_prompt has no effect on {spec.name}: leave it out", "negative_prompt")
     if ask.negative_prompt is not None and guidance <= 1:
         raise InvalidRequest(
             "negative_prompt has no effect unless guidance_scale is above 1: raise it or leave it out",
@@ -122,6 +124,7 @@ def resolve(
             crop=spec.crop(seed + i),
             decoder=ask.decoder,
             adapters=adapters,
+            embeds_guidance=spec.embeds_guidance,
             format=ask.format,
             quality=DEFAULT_QUALITY if ask.quality is None else ask.quality,
             whole=spec.whole,

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parent / "configs"
 """Diffusers folders without weights, one for each original layout: what a single file leaves unsaid."""
 CLIP_MERGES = Path(__file__).parent / "clip" / "merges.txt.gz"
 
-SAMPLERS = ("euler", "euler_ancestral", "ddim", "lcm", "tcd")
+SAMPLERS = ("euler", "euler_ancestral", "ddim", "lcm", "tcd", "dpmpp_2m")
 """Samplers that a request may name; each is a table read off diffusers' scheduler of that name."""
 SAMPLERS_OF = {"muse": ("amused",), "diffusers": ("own",)}
 """Those of families that have their own."""
@@ -91,6 +91,7 @@ class ModelSpec:
     pipeline, of the class `pipeline`, whose call is given `call` besides. `unet` takes the place of the
     source's own, `loras` are merged into what is loaded.
 
+    `embeds_guidance`: the UNet takes the guidance scale as an input and needs no second row (LCM).
     `only_steps` are the step counts that a checkpoint was distilled to, where it takes no others. `timesteps` maps
     a step count to the timesteps it must use where the sampler's own spacing is not the recipe; `scheduler` holds
     values laid over the model's own scheduler configuration. `sizes` lists (width, height) pairs; the first is the
@@ -122,6 +123,7 @@ class ModelSpec:
     max_steps: int = 50
     only_steps: tuple[int, ...] = ()
     guidance_scale: float = 0.0
+    embeds_guidance: bool = False
     sizes: tuple[tuple[int, int], ...] = ((512, 512),)
     crops: tuple[int, ...] = (0,)
     dtype: str = "auto"
@@ -491,6 +493,23 @@ def _of_sd() -> Iterator[ModelSpec]:
         guidance_scale=1.0,
         download_bytes=sd15.download_bytes + 135_000_000,
         note="",
+    )
+    yield replace(
+        sd15,
+        name="lcm-dreamshaper",
+        source="SimianLuo/LCM_Dreamshaper_v7",
+        revision=None,
+        variant=None,
+        description="DreamShaper distilled by LCM, 512x512 in 2-8 steps; guidance costs nothing",
+        licence=replace(MIT, url="https://huggingface.co/SimianLuo/LCM_Dreamshaper_v7"),
+        sampler="lcm",
+        default_steps=4,
+        max_steps=8,
+        guidance_scale=8.5,
+        embeds_guidance=True,
+        download_bytes=4_270_000_000,
+        memory_bytes=4_500_000_000,
+        note="its safety checker is not run",
     )
     yield ModelSpec(
         name="sdxs-512",

@@ -55,8 +55,11 @@ SAMPLER_OF = {
     "DDIMScheduler": "ddim",
     "LCMScheduler": "lcm",
     "TCDScheduler": "tcd",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
 }
 """Schedulers that are served as they are; every other is replaced by DDIM."""
+LCM_GUIDANCE = 8.5
+"""Of diffusers' own LCM pipeline."""
 
 
 class Choice(NamedTuple):
@@ -332,9 +335,11 @@ def _described(folder: Path, name: str, description: str) -> ModelSpec:
     vae = read_json(folder / "vae" / "config.json")
     _check_unet(unet, name)
     kind = str(scheduler.get("_class_name"))
-    sampler = SAMPLER_OF.get(kind, "ddim")
-    replaced = "" if kind in SAMPLER_OF else f"its {kind} is not served; DDIM is served in its place"
+    served = kind in SAMPLER_OF and not _is_sde_or_third_order(scheduler)
+    sampler = SAMPLER_OF[kind] if served else "ddim"
+    replaced = "" if served else f"its {kind} is not served; DDIM is served in its place"
     steps, guidance = _steps_and_guidance(scheduler, sampler, family)
+    embeds_guidance = unet.get("time_cond_proj_dim") is not None
     return ModelSpec(
         name=name,
         source=str(folder),
@@ -344,7 +349,8 @@ def _described(folder: Path, name: str, description: str) -> ModelSpec:
         sampler=sampler,
         default_steps=steps,
         max_steps=100,
-        guidance_scale=guidance,
+        guidance_scale=LCM_GUIDANCE if embeds_guidance else guidance,
+        embeds_guidance=embeds_guidance,
         sizes=_sizes(unet, vae),
         note=replaced,
     )
@@ -390,8 +396,11 @@ def _check_unet(unet: dict[str, Any], name: str) -> None:
         raise ModelError(
             f"{name} takes {channels} channels (inpainting or the like): only text-to-image is served"
         )
-    if unet.get("time_cond_proj_dim") is not None:
-        raise ModelError(f"{name} takes guidance as an input of its UNet (LCM's way): that is not served yet")
+
+
+def _is_sde_or_third_order(scheduler: dict[str, Any]) -> bool:
+    """DPM++ in the forms that hold more than one tensor, or draw noise that is no table's."""
+    return scheduler.get("solver_order", 2) > 2 or "sde" in str(scheduler.get("algorithm_type"))
 
 
 def _steps_and_guidance(scheduler: dict[str, Any], sampler: str, family: str) -> tuple[int, float]:

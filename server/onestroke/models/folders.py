@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 from onestroke.errors import ModelError
 from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
 
-PIPELINES = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionPipeline": "sd", "AmusedPipeline": "muse"}
+PIPELINES = {
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusionPipeline": "sd",
+    "LatentConsistencyModelPipeline": "sd",
+    "AmusedPipeline": "muse",
+}
 """The pipelines that are served step by step, and their families; any other is of the family "diffusers"."""
 OTHER_INPUTS = ("Img2Img", "Inpaint", "ControlNet", "Upscale", "Pix2Pix", "Edit", "Video", "Audio", "3D")
 """Parts of the names of pipelines that want more than a text, or make something else than a picture."""

@@ -82,6 +82,9 @@ def read_parts(
     parts = parts._replace(
         vae=read_vae(spec, dtype, progress), scheduler={**parts.scheduler, **dict(spec.scheduler)}
     )
+    if (parts.unet.config.time_cond_proj_dim is not None) != spec.embeds_guidance:
+        takes = "does not take" if spec.embeds_guidance else "takes"
+        raise ModelError(f"the UNet of {spec.name} {takes} guidance as an input, other than its row says")
     if spec.controls:
         progress(f"loading {spec.name}: ControlNets", 0.95)
         parts = parts._replace(

@@ -230,7 +230,7 @@ class Pipeline:
         with self.on_device():
             self.adapters.use(rows[0].request.adapters)
             unet_rows, read = _unet_rows(rows, steps)
-            latents, finite = self.denoiser(unet_rows, self._steered(rows, unet_rows, read))
+            latents, previews, finite = self.denoiser(unet_rows, self._steered(rows, unet_rows, read))
             x = [latents[i] for i in read]
             # The device is busy: the host draws meanwhile.
             for i, (row, step) in enumerate(zip(rows, steps, strict=True)):
@@ -241,6 +241,7 @@ class Pipeline:
         for row, latent, i in zip(rows, x, read, strict=True):
             row.latents = latent
             row.step += 1
+            row.held = previews[i] if not row.finished and row.table.steps[row.step].m else None
             if not good[i]:
                 row.error = GenerationFailed(f"the picture is not finite after step {row.step}")
                 result.failed.append(row)
@@ -323,10 +324,11 @@ def _unet_rows(rows: Sequence[Row], steps: Sequence[Step]) -> tuple[list[UnetRow
         size = (request.height, request.width)
         time_ids = (*size, *request.crop, *size)
         if row.negative is not None:
-            made.append(UnetRow(latents, step, row.negative, time_ids, base, 0.0))
+            made.append(UnetRow(latents, step, row.negative, time_ids, base, 0.0, held=row.held))
         guidance = request.guidance_scale if row.negative is not None else 0.0
         read.append(len(made))
-        made.append(UnetRow(latents, step, row.embedding, time_ids, base, guidance))
+        w = request.guidance_scale - 1 if request.embeds_guidance else -1.0
+        made.append(UnetRow(latents, step, row.embedding, time_ids, base, guidance, w, row.held))
     return made, read
 
 

@@ -43,7 +43,8 @@ class Source(NamedTuple):
 class Row:
     """One picture on its way; `sent` are its latents (channels, h, w), fp32, on the device or on the way there.
 
-    `hint` is what its ControlNet made of the control image, whose pixels are kept until then where it is not known.
+    `held` is the preview of the step before, where the next step wants it. `hint` is what its ControlNet made of
+    the control image, whose pixels are kept until then where it is not known.
     """
 
     id: int
@@ -57,6 +58,7 @@ class Row:
     control_pixels: torch.Tensor | None = None
     hint: torch.Tensor | None = None
     step: int = 0
+    held: torch.Tensor | None = None
     embedding: Embedding | None = None
     negative: Embedding | None = None
     error: OnestrokeError | None = None

@@ -2,11 +2,12 @@
 
 Every few-step sampler served here is linear. With the network's output e and fresh noise z, one step is
 
-    x' = a*x + b*e + c*z        (the network sees d*x at timestep t)
+    x' = a*x + b*e + c*z + m*p        (the network sees d*x at timestep t)
 
-and g*x + h*e is the picture so far, for previews. No formula stands in this file: `read_table` feeds `step()`
+and g*x + h*e is the picture so far, for previews. p is that of the step before, which a two-step solver (DPM++ 2M)
+holds; for all others m is 0. No formula stands in this file: `read_table` feeds `step()`
 unit inputs, takes the coefficients from what comes out, and checks at random points that the scheduler really
-is linear in what it is given now. Memory (multistep solvers), clipping and thresholding fail that check.
+is linear in these. Longer memory (UniPC), clipping and thresholding fail that check.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ SCHEDULERS = {
     "ddim": "DDIMScheduler",
     "lcm": "LCMScheduler",
     "tcd": "TCDScheduler",
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
 }
 """Sampler names and the diffusers class that each is read off."""
 
@@ -41,7 +43,7 @@ _POINTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: x' = a*x + b*e + c*z, network input d*x at timestep t, preview g*x + h*e."""
+    """One step: x' = a*x + b*e + c*z + m*p, network input d*x at timestep t, preview g*x + h*e, the last one p."""
 
     t: float
     d: float
@@ -50,6 +52,7 @@ class Step:
     c: float
     g: float
     h: float
+    m: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +154,14 @@ def read_table(scheduler: Any, sampler: str = "", last: int | None = None) -> Sa
         picture, start = _read_start(scheduler, scheduler.timesteps[begin : begin + 1], probe)
     steps: list[Step] = []
     idle_draw = False
+    held = torch.zeros(_POINTS, dtype=torch.float64)
     for t in scheduler.timesteps[begin:]:
         before = noise.get_state()
         try:
-            step = _read_step(scheduler, t, probe, noise)
-        except (NotImplementedError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            step, held = _read_step(scheduler, t, held, probe, noise)
+        except (
+            NotImplementedError, ValueError, TypeError, AttributeError, IndexError, RuntimeError
+        ) as error:  # fmt: skip
             raise ModelError(f"{name} cannot be read as a table: {error}") from error
         if idle_draw and step.c:
             raise ModelError(f"{name} draws noise that it does not use before noise that it does")
@@ -178,16 +184,22 @@ def _read_start(scheduler: Any, t: torch.Tensor, probe: torch.Generator) -> tupl
     return picture, start
 
 
-def _read_step(scheduler: Any, t: torch.Tensor, probe: torch.Generator, noise: torch.Generator) -> Step:
+def _read_step(
+    scheduler: Any, t: torch.Tensor, held: torch.Tensor, probe: torch.Generator, noise: torch.Generator
+) -> tuple[Step, torch.Tensor]:
     """Feed one `step()` the points (x, e) = (0, 0), (1, 0), (0, 1) and random ones, all as one tensor.
 
-    The noise that it adds is known from a copy of its generator. Values are float32 held in float64, since
-    Euler casts its sample to float32.
+    `held` is the preview of the step before; returns this one's. Only one of the four points read here holds
+    anything, and only one of the four that the next step reads is given anything to hold. The noise that it adds is
+    known from a copy of its generator. Values are float32 held in float64, since Euler casts its sample to float32.
     """
     x = (torch.randn(_POINTS, generator=probe) * 8).double()
     e = (torch.randn(_POINTS, generator=probe) * 8).double()
-    x[:3] = torch.tensor([0.0, 1.0, 0.0])
-    e[:3] = torch.tensor([0.0, 0.0, 1.0])
+    none, of_x, of_e, of_held = range(4) if not held[:3].any() else range(4, 8)
+    x[:8] = e[:8] = 0.0
+    x[of_x] = e[of_e] = 1.0
+    for_next = (of_held + 4) % 8
+    x[for_next], e[for_next] = 1.0, -1.0
     shape = (1, 1, 8, _POINTS // 8)
     twin = torch.Generator()
     twin.set_state(noise.get_state())
@@ -198,18 +210,21 @@ def _read_step(scheduler: Any, t: torch.Tensor, probe: torch.Generator, noise: t
     options: dict[str, Any] = {"generator": noise} if takes_noise else {}
     if "eta" in inspect.signature(scheduler.step).parameters:
         options["eta"] = 0.0  # as the diffusers pipelines call it
+    made = scheduler.step(e.view(shape), t, x.view(shape), return_dict=False, **options)
+    # Solvers that hold their last previews return the sample alone.
     after, preview = (
         part.flatten().double()
-        for part in scheduler.step(e.view(shape), t, x.view(shape), return_dict=False, **options)[:2]
+        for part in (made[0], made[1] if len(made) > 1 else scheduler.model_outputs[-1])
     )
 
-    c = float(after[0] / z[0])
-    a, b = float(after[1] - c * z[1]), float(after[2] - c * z[2])
-    d, g, h = float(scaled[1]), float(preview[1]), float(preview[2])
-    _check_linear(after, (a, x), (b, e), (c, z))
+    c = float(after[none] / z[none])
+    a, b = float(after[of_x] - c * z[of_x]), float(after[of_e] - c * z[of_e])
+    m = float((after[of_held] - c * z[of_held]) / held[of_held]) if held[of_held] else 0.0
+    d, g, h = float(scaled[of_x]), float(preview[of_x]), float(preview[of_e])
+    _check_linear(after, (a, x), (b, e), (c, z), (m, held))
     _check_linear(scaled, (d, x))
     _check_linear(preview, (g, x), (h, e))
-    return Step(float(t), d, a, b, c, g, h)
+    return Step(float(t), d, a, b, c, g, h, m), preview
 
 
 def _check_linear(found: torch.Tensor, *terms: tuple[float, torch.Tensor]) -> None:

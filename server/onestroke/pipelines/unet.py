@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 
 from onestroke.pipelines.graphs import Graphed, Recorder
 from onestroke.pipelines.samplers import Step
@@ -24,8 +25,10 @@ NOTHING: Mapping[int, Residuals] = MappingProxyType({})
 class UnetRow(NamedTuple):
     """One row of the forward; a guided picture has two, of which the one with its text is read.
 
-    `time_ids` are SDXL's micro-conditioning. `base` is the row without text that this one is guided away from:
-    e = e[base] + guidance * (e - e[base]); an unguided row is its own base.
+    `held` is the preview of the step before, where this one's `m` wants it. `time_ids` are SDXL's
+    micro-conditioning. `w` is the guidance that an LCM's UNet takes as an input, less one. `base` is the row
+    without text that this one is guided away from: e = e[base] + guidance * (e - e[base]); an unguided row is its
+    own base.
     """
 
     latents: torch.Tensor
@@ -34,6 +37,8 @@ class UnetRow(NamedTuple):
     time_ids: tuple[int, ...]
     base: int
     guidance: float
+    w: float = -1.0
+    held: torch.Tensor | None = None
 
 
 class Denoiser:
@@ -58,6 +63,7 @@ class Denoiser:
         self.dtype = dtype
         self.memory_format = memory_format
         self.forwards = 0
+        self._nothing: dict[torch.Size, torch.Tensor] = {}
         self.graphed = Graphed(self._advance, buckets=buckets, device=device, recorder=recorder)
 
     @property
@@ -70,48 +76,67 @@ class Denoiser:
 
     def __call__(
         self, rows: Sequence[UnetRow], added: Mapping[int, Residuals] = NOTHING
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x' = a*x + b*e of each row (n, channels, h, w), fp32, and whether it is finite (n,); noise is not added.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """x' = a*x + b*e + m*p and the preview g*x + h*e of each row (n, channels, h, w), fp32, and whether x' is
+        finite (n,); noise is not added.
 
         `added` is what a ControlNet says of some rows, by their place; it is nothing for the others. Raises
         ValueError for more rows than the largest bucket holds.
         """
         table = [
-            (row.step.t, row.step.d, row.step.a, row.step.b, row.guidance, row.base, *row.time_ids)
-            for row in rows
+            (s.t, s.d, s.a, s.b, s.m, s.g, s.h, row.guidance, row.base, row.w, *row.time_ids)
+            for row, s in ((row, row.step) for row in rows)
         ]
-        latents, finite = self.graphed(
+        latents, preview, finite = self.graphed(
             [row.latents for row in rows],
+            [self._zeros(row.latents) if row.held is None else row.held for row in rows],
             torch.tensor(table, dtype=torch.float32),
             [row.embedding.hidden for row in rows],
             [row.embedding.pooled for row in rows],
             *_laid_out(added, len(rows)),
         )
         self.forwards += 1
-        return latents, finite
+        return latents, preview, finite
+
+    def _zeros(self, like: torch.Tensor) -> torch.Tensor:
+        if like.shape not in self._nothing:
+            self._nothing[like.shape] = torch.zeros_like(like)
+        return self._nothing[like.shape]
 
     def _advance(
         self,
         x: torch.Tensor,
+        held: torch.Tensor,
         table: torch.Tensor,
         hidden: torch.Tensor,
         pooled: torch.Tensor,
         *added: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Padding rows hold zeros and cannot reach the others: nothing in a UNet mixes rows."""
-        d, a, b, guidance = table[:, 1:5, None, None, None].unbind(1)
+        d, a, b, m, g, h, guidance = table[:, 1:8, None, None, None].unbind(1)
         e = self.unet(
             (x * d).to(self.dtype).contiguous(memory_format=self.memory_format),
             table[:, 0].contiguous(),
             encoder_hidden_states=hidden,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": table[:, 6:].to(self.dtype)},
+            timestep_cond=self._guidance_embedding(table[:, 9]),
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": table[:, 10:].to(self.dtype)},
             down_block_additional_residuals=added[:-1] or None,
             mid_block_additional_residual=added[-1] if added else None,
             return_dict=False,
         )[0].float()
-        base = e[table[:, 5].long()]
-        x = x * a + (base + guidance * (e - base)) * b
-        return x, torch.isfinite(x).flatten(1).all(1)
+        base = e[table[:, 8].long()]
+        e = base + guidance * (e - base)
+        preview = x * g + e * h
+        x = x * a + e * b + held * m
+        return x, preview, torch.isfinite(x).flatten(1).all(1)
+
+    def _guidance_embedding(self, w: torch.Tensor) -> torch.Tensor | None:
+        """What an LCM's UNet takes in place of a second row, as diffusers makes it; None for other UNets."""
+        size = self.unet.config.time_cond_proj_dim
+        if size is None:
+            return None
+        made: torch.Tensor = get_timestep_embedding(w * 1000, size, downscale_freq_shift=1)
+        return made.to(self.dtype)
 
 
 def _laid_out(added: Mapping[int, Residuals], n: int) -> list[list[torch.Tensor]]:
