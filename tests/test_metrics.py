@@ -8,7 +8,7 @@ from onestroke.metrics import Metrics, merged
 def test_several_servers_metrics_are_told_apart_and_none_is_changed() -> None:
     servers = {"a": Metrics(), "b": Metrics()}
     for count, each in enumerate(servers.values(), start=1):
-        each.pictures.labels(lane="bulk").inc(count)
+        each.pictures.labels(lane="bulk", model="embedded").inc(count)
         each.queue_seconds.labels(lane="bulk").observe(0.003)
     text = merged({name: each.registry.collect() for name, each in servers.items()}).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}

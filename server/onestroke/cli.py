@@ -189,7 +189,10 @@ def serve(
         float | None, typer.Option(help="Longest pass in seconds; 0: chosen from what passes cost.")
     ] = None,
     bulk_share: Annotated[
-        float | None, typer.Option(help="Share of a pass kept for apps while people type.")
+        float | None,
+        typer.Option(
+            help="Share of a pass, and of the time where models or sizes differ, kept for apps while people type."
+        ),
     ] = None,
     max_backlog: Annotated[
         int | None, typer.Option(help="Waiting REST pictures; beyond: 429. [default: 256]")

@@ -37,7 +37,9 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self.open_sessions = 0
         self.requests = Counter("onestroke_requests", "HTTP answers.", ["route", "code"], registry=registry)
-        self.pictures = Counter("onestroke_pictures", "Pictures finished.", ["lane"], registry=registry)
+        self.pictures = Counter(
+            "onestroke_pictures", "Pictures finished.", ["lane", "model"], registry=registry
+        )
         self.superseded = Counter(
             "onestroke_superseded",
             "Keystrokes replaced by a newer one before they were drawn.",

@@ -59,7 +59,10 @@ class Settings(BaseSettings):
         0.0, ge=0, description="Longest pass; 0: the shortest that reaches 90% of the best throughput."
     )
     bulk_share: float = Field(
-        0.25, ge=0, le=1, description="Share of a pass kept for apps while people type."
+        0.25,
+        ge=0,
+        le=1,
+        description="Share of passes, and of the time where batch keys differ, for apps while people type.",
     )
     max_backlog: int = Field(256, ge=1, description="Waiting REST pictures; more are refused with 429.")
     max_wait: float = Field(10.0, gt=0, description="Expected wait beyond which a request is refused.")

@@ -12,7 +12,7 @@ import torch
 
 from onestroke.errors import ModelError
 from onestroke.levers import Levers
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.catalog import ControlSpec, FileSpec, ModelSpec
 from onestroke.pipelines import memory
 from onestroke.pipelines.loading import load, load_all, pick_device, pick_dtype, power_buckets, step_buckets
 from onestroke.pipelines.parts import memory_needed
@@ -218,6 +218,9 @@ def test_models_that_do_not_fit_together_are_refused_before_one_is_read(
     here = memory_needed(spec, torch.float32)
     assert 0 < here < 100_000_000
     assert memory_needed(far, torch.float32) == 4_000_000_000
+    control = ControlSpec("edges", "sdxl", FileSpec("nobody/edges", download_bytes=2_000_000), spec.licence)
+    steered = memory_needed(replace(spec, controls=(control,)), torch.float32)
+    assert steered == pytest.approx(here + memory.WORKING_SPACE * 4_000_000, abs=8)
     monkeypatch.setattr(memory, "available_bytes", lambda: 3_900_000_000)
     with pytest.raises(
         ModelError, match=r"far is too much for cpu .* 3\.9 GB are free, and 4\.0 GB .*tiny 0\.0 GB"

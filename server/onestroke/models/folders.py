@@ -83,11 +83,11 @@ def own_parts(spec: ModelSpec, names: Collection[str]) -> tuple[str, ...]:
 def weights_of(names: Collection[str], part: str, variant: str | None) -> Weights:
     """The safetensors files of `part` (a folder's name; "" for the root) among `names`.
 
-    `variant` is taken where it is there, then the plain files, then fp16. Raises ModelError where there are none.
+    `variant` is taken where it is there, then the plain files, fp16, bf16. Raises ModelError where there are none.
     """
     folder = f"{part}/" if part else ""
     stem = "model" if part.startswith(OF_TRANSFORMERS) else "diffusion_pytorch_model"
-    for wanted in dict.fromkeys((variant, None, "fp16")):
+    for wanted in dict.fromkeys((variant, None, "fp16", "bf16")):
         dot = f".{wanted}" if wanted else ""
         if (single := f"{folder}{stem}{dot}.safetensors") in names:
             return Weights((single,), wanted)

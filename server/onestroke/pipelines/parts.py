@@ -255,6 +255,11 @@ def memory_needed(spec: ModelSpec, dtype: torch.dtype) -> int:
         numbers = parameters_of(spec, source, located(spec.unet) if spec.unet else None)
     else:
         numbers = single_file.parameters_in(source)
+    for control in spec.controls:
+        here = hub.is_cached(control.weights)
+        numbers += (
+            parameters(_files_at(located(control.weights))) if here else control.weights.download_bytes // 2
+        )
     return int(numbers * dtype.itemsize * WORKING_SPACE)
 
 
@@ -266,9 +271,12 @@ def parameters_of(spec: ModelSpec, folder: Path, other_unet: Path | None = None)
         for part in own_parts(spec, names)
         for file in weights_of(names, part, spec.variant).files
     ]
-    if other_unet:
-        files += sorted(other_unet.glob("*.safetensors")) if other_unet.is_dir() else [other_unet]
-    return parameters(files)
+    return parameters([*files, *(_files_at(other_unet) if other_unet else ())])
+
+
+def _files_at(place: Path) -> list[Path]:
+    """The weights at a folder, or the file itself."""
+    return sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
 
 
 @contextmanager

@@ -546,7 +546,7 @@ class Scheduler:
         if row is None or row.id not in self._tickets:
             return
         self.metrics.encode_seconds.observe(reply.image)
-        self.metrics.pictures.labels(lane=row.lane.value).inc()
+        self.metrics.pictures.labels(lane=row.lane.value, model=row.request.model).inc()
         inside = reply.encode + reply.step + reply.decode + reply.image
         timings = Timings(
             queue=max(0.0, self.now - row.accepted - inside),
