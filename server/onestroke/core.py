@@ -92,8 +92,8 @@ class GenerationRequest:
     `whole` says that its model draws a picture in one call, which rows of the same steps and guidance share: one
     pass, however many steps.
 
-    `image` is the picture to start from; `strength`, above 0 to 1, is then the share of the steps that are taken
-    (image-to-image).
+    `image` is the picture to start from. On a UNet `strength`, above 0 to 1, is then the share of the steps that
+    are taken (image-to-image); Muse paints anew what is white in `mask`, or edits freely without one.
     """
 
     model: str
@@ -114,6 +114,7 @@ class GenerationRequest:
     whole: bool = False
     image: SourceImage | None = None
     strength: float | None = None
+    mask: SourceImage | None = None
     control: Control | None = None
     embeds_guidance: bool = False
 

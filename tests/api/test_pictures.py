@@ -126,14 +126,14 @@ PICTURE = encoded(colours((800, 1200)))
 
 
 async def test_without_a_size_the_nearest_of_the_model_is_drawn() -> None:
-    ask = await with_pictures(Ask("a cat"), [SD], PICTURE)
+    ask = await with_pictures(Ask("a cat"), [SD], image=PICTURE)
     assert (ask.size, ask.image.resized_from if ask.image else None) == ("512x768", (800, 1200))
-    ask = await with_pictures(Ask("a cat", size="512x512"), [SD], base64.b64encode(PICTURE).decode())
+    ask = await with_pictures(Ask("a cat", size="512x512"), [SD], image=base64.b64encode(PICTURE).decode())
     assert ask.size == "512x512"
 
 
 async def test_the_steps_that_are_taken_are_those_of_diffusers() -> None:
-    ask = await with_pictures(Ask("a cat", steps=50, strength=0.33), [SD], PICTURE)
+    ask = await with_pictures(Ask("a cat", steps=50, strength=0.33), [SD], image=PICTURE)
     (request,) = resolve(ask, [SD], 100)
     assert (request.steps, request.steps_taken, request.strength) == (50, 16, 0.33)
 
@@ -142,7 +142,7 @@ async def test_the_steps_that_are_taken_are_those_of_diffusers() -> None:
 async def test_a_one_step_model_takes_as_many_steps_as_the_strength_needs(
     strength: float | None, steps: int
 ) -> None:
-    ask = await with_pictures(Ask("a cat", strength=strength), [TURBO], PICTURE)
+    ask = await with_pictures(Ask("a cat", strength=strength), [TURBO], image=PICTURE)
     (request,) = resolve(ask, [TURBO], 100)
     assert (request.steps, request.steps_taken) == (steps, 1)
 
@@ -150,12 +150,12 @@ async def test_a_one_step_model_takes_as_many_steps_as_the_strength_needs(
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan")])
 async def test_a_strength_that_is_none_is_refused(strength: float) -> None:
     with pytest.raises(InvalidRequest, match="strength must be above 0") as refused:
-        await with_pictures(Ask("a cat", strength=strength), [SD], PICTURE)
+        await with_pictures(Ask("a cat", strength=strength), [SD], image=PICTURE)
     assert refused.value.field == "strength"
 
 
 async def test_a_strength_that_leaves_no_step_says_what_would() -> None:
-    ask = await with_pictures(Ask("a cat", steps=1, strength=0.4), [TURBO], PICTURE)
+    ask = await with_pictures(Ask("a cat", steps=1, strength=0.4), [TURBO], image=PICTURE)
     with pytest.raises(InvalidRequest, match=r"raise strength to 1 or steps to 3") as refused:
         resolve(ask, [TURBO], 100)
     assert refused.value.field == "strength"
@@ -168,7 +168,7 @@ def test_a_strength_without_a_picture_is_refused() -> None:
 
 async def test_a_model_whose_encoder_was_never_trained_starts_from_no_picture() -> None:
     with pytest.raises(InvalidRequest, match="never trained") as refused:
-        await with_pictures(Ask("a cat"), [CATALOG["embedded"]], PICTURE)
+        await with_pictures(Ask("a cat"), [CATALOG["embedded"]], image=PICTURE)
     assert refused.value.field == "image"
 
 
@@ -177,11 +177,11 @@ async def test_pictures_are_read_by_few_and_no_queue_grows(monkeypatch: pytest.M
 
     monkeypatch.setattr(pictures, "MAX_WAITING", 0)
     with pytest.raises(Overloaded):
-        await with_pictures(Ask("a cat"), [SD], PICTURE)
+        await with_pictures(Ask("a cat"), [SD], image=PICTURE)
 
 
 async def test_a_request_is_compared_by_its_pictures_digest_and_shows_no_bytes() -> None:
-    ask = await with_pictures(Ask("a cat", seed=1), [SD], PICTURE)
+    ask = await with_pictures(Ask("a cat", seed=1), [SD], image=PICTURE)
     (request,) = resolve(ask, [SD], 100)
     assert request.image is not None
     assert hash(request) == hash(replace(request, image=replace(request.image, data=b"")))

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.integration
 
 OPERATIONS = [
     ("POST", "/v1/images/generations"),
+    ("POST", "/v1/images/edits"),
     ("GET", "/v1/generate"),
     ("POST", "/v1/generate"),
     ("GET", "/v1/models"),

@@ -11,7 +11,7 @@ import pytest
 
 from onestroke.errors import ModelError
 from onestroke.models import choosing, hub
-from onestroke.models.catalog import CATALOG, SDXL_SIZES, VAES, FileSpec
+from onestroke.models.catalog import CATALOG, SDXL_SIZES, VAES, FileSpec, ModelSpec
 from onestroke.models.choosing import choose, choose_all, file_of, resolve, vae_of
 from onestroke.settings import Settings
 
@@ -252,9 +252,14 @@ def test_several_models_that_cannot_be_served_together_are_refused(
         choose_all(Settings(**settings))
 
 
+def only(model: str, *controls: str) -> ModelSpec:
+    (choice,) = choose_all(Settings(model=(model,), controlnet=controls))
+    return choice.spec
+
+
 @pytest.mark.parametrize("model", ["sdxl-base", "sd15"])
 def test_controlnets_by_name_are_those_of_the_models_family(model: str) -> None:
-    spec = choose(model, controls=["canny", "depth", "scribble"]).spec
+    spec = only(model, "canny", "depth", "scribble")
     assert [(each.name, each.family) for each in spec.controls] == [
         (name, spec.family) for name in ("canny", "depth", "scribble")
     ]
@@ -262,9 +267,9 @@ def test_controlnets_by_name_are_those_of_the_models_family(model: str) -> None:
 
 
 def test_a_controlnet_from_elsewhere_is_named(tmp_path: Path) -> None:
-    (control,) = choose("sd15", controls=[f"mine={tmp_path}"]).spec.controls
+    (control,) = only("sd15", f"mine={tmp_path}").controls
     assert (control.name, control.weights.source) == ("mine", str(tmp_path.resolve()))
-    (control,) = choose("sd15", controls=["mine=someone/a-net"]).spec.controls
+    (control,) = only("sd15", "mine=someone/a-net").controls
     assert (control.weights.source, control.weights.variant) == ("someone/a-net", "fp16")
 
 
@@ -280,4 +285,13 @@ def test_a_controlnet_from_elsewhere_is_named(tmp_path: Path) -> None:
 )
 def test_what_is_no_controlnet_says_what_would_be(model: str, asked: str, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
-        choose(model, controls=[asked])
+        only(model, asked)
+
+
+def test_controlnets_go_to_the_models_that_take_them() -> None:
+    models = ("amused-256", "sd15", "sdxl-base")
+    muse, sd, sdxl = choose_all(Settings(model=models, controlnet=("canny",)))
+    assert not muse.spec.controls
+    assert [each.spec.controls[0].family for each in (sd, sdxl)] == ["sd", "sdxl"]
+    with pytest.raises(ModelError, match="one family"):
+        choose_all(Settings(model=models, controlnet=("mine=someone/a-net",)))

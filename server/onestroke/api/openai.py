@@ -8,18 +8,21 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onestroke.api.adapters import Adapter, spelled, uses_of
 from onestroke.api.context import Context, Served
 from onestroke.api.drawing import draw, tenant_of
-from onestroke.api.errors import envelope, status_of
+from onestroke.api.errors import envelope, first_problem, status_of
+from onestroke.api.forms import read_form
+from onestroke.api.pictures import with_pictures
 from onestroke.api.resolve import Ask, find_model, resolve
 from onestroke.core import GenerationRequest, ImageFormat, Picture
 from onestroke.errors import InvalidRequest, OnestrokeError
@@ -58,7 +61,7 @@ class ImageGeneration(BaseModel):
     negative_prompt: str | None = None
     adapters: list[Adapter] | None = None
 
-    def resolve(self, context: Context) -> list[GenerationRequest]:
+    def ask(self, context: Context) -> Ask:
         """Raises InvalidRequest."""
         image_format = self.output_format or ImageFormat.PNG
         if self.output_compression is not None and image_format is ImageFormat.PNG:
@@ -69,7 +72,7 @@ class ImageGeneration(BaseModel):
             raise InvalidRequest("partial_images needs stream: true", "partial_images")
         if self.response_format == "url" and (self.stream or context.settings.api_key):
             raise InvalidRequest("response_format url is not to be had here; use b64_json", "response_format")
-        ask = Ask(
+        return Ask(
             prompt=self.prompt,
             model=self.model,
             negative_prompt=self.negative_prompt,
@@ -82,7 +85,17 @@ class ImageGeneration(BaseModel):
             adapters=uses_of(self.adapters),
             steps_field="num_inference_steps",
         )
-        return resolve(ask, context.specs, context.settings.max_prompt_chars, self.n or 1)
+
+
+class ImageEdit(ImageGeneration):
+    """OpenAI's edit, beside its files `image` and `mask`; `strength` is for image-to-image."""
+
+    moderation: None = None
+    input_fidelity: Literal["low"] | None = None
+    strength: float | None = None
+
+    def ask(self, context: Context) -> Ask:
+        return replace(super().ask(context), strength=self.strength)
 
 
 @router.post("/images/generations", response_model=None)
@@ -91,11 +104,55 @@ async def generate_images(body: ImageGeneration, context: Served, request: Reque
 
     Extras: seed, num_inference_steps, guidance_scale, negative_prompt, adapters.
     """
-    asked = body.resolve(context)
+    return await _answer(body, body.ask(context), context, request, "image_generation")
+
+
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image", "prompt"],
+                    "properties": {
+                        **ImageEdit.model_json_schema()["properties"],
+                        "image": {"type": "string", "format": "binary"},
+                        "mask": {"type": "string", "format": "binary"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/images/edits", response_model=None, openapi_extra=FORM)
+async def edit_images(context: Served, request: Request) -> Response:
+    """Draw `n` pictures from the one in `image` (PNG, JPEG, WebP).
+
+    SDXL and SD models: image-to-image, by `strength`. Muse models: what `mask` covers is painted anew, what is
+    transparent or else white; without one the picture is edited towards the prompt.
+    """
+    fields, files = await read_form(request, ("image", "mask"))
+    if "image" not in files:
+        raise InvalidRequest("image is required: a PNG, JPEG or WebP file in a multipart form", "image")
+    try:
+        body = ImageEdit.model_validate(fields)
+    except ValidationError as error:
+        raise first_problem(error.errors(include_url=False)) from error
+    if body.response_format == "url":
+        raise InvalidRequest("an edit has no url that draws it again; use b64_json", "response_format")
+    ask = await with_pictures(body.ask(context), context.specs, image=files["image"], mask=files.get("mask"))
+    return await _answer(body, ask, context, request, "image_edit")
+
+
+async def _answer(body: ImageGeneration, ask: Ask, context: Context, request: Request, kind: str) -> Response:
+    asked = resolve(ask, context.specs, context.settings.max_prompt_chars, body.n or 1)
     tenant = tenant_of(request, body.user)
     if body.stream:
         return StreamingResponse(
-            _events(context, request, asked, tenant),
+            _events(context, request, asked, tenant, kind),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store"},
         )
@@ -166,18 +223,18 @@ def _said(asked: GenerationRequest) -> dict[str, Any]:
 
 
 async def _events(
-    context: Context, request: Request, asked: Sequence[GenerationRequest], tenant: str
+    context: Context, request: Request, asked: Sequence[GenerationRequest], tenant: str, kind: str
 ) -> AsyncIterator[bytes]:
-    """One `image_generation.completed` per picture; an error ends the stream as the SDK expects it."""
+    """One completed event per picture; an error ends the stream as the SDK expects it."""
     try:
         for picture in await draw(context, request, asked, tenant):
             event = {
-                "type": "image_generation.completed",
+                "type": f"{kind}.completed",
                 **_datum(picture),
                 "created_at": int(time.time()),
                 **_said(picture.request),
             }
-            yield b"event: image_generation.completed\ndata: " + msgspec.json.encode(event) + b"\n\n"
+            yield f"event: {kind}.completed\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
     except OnestrokeError as error:
         _, kind = status_of(error)
         body = envelope(error.message, kind, getattr(error, "field", None), error.code)

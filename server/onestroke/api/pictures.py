@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from onestroke.api.edges import edges
 from onestroke.api.resolve import Ask, check_start, control_name, drawn_size, find_model
@@ -59,39 +59,59 @@ class Steering:
 
 
 async def with_pictures(
-    ask: Ask, specs: Sequence[ModelSpec], image: Given | None = None, steering: Steering | None = None
+    ask: Ask,
+    specs: Sequence[ModelSpec],
+    *,
+    image: Given | None = None,
+    mask: Given | None = None,
+    steering: Steering | None = None,
 ) -> Ask:
-    """`ask` with the picture to start from and the one to steer by.
+    """`ask` with the picture to start from, the mask of what is painted anew and the picture to steer by.
 
     Where no size is asked for, the model's that is nearest in proportions is drawn. Raises InvalidRequest.
     """
+    if mask is not None and image is None:
+        raise InvalidRequest("mask goes with image: give the picture that it is for", "mask")
     if image is None and steering is None:
         return ask
     spec = find_model(ask.model, specs)
     if image is not None:
-        check_start(ask, spec)
+        check_start(ask, spec, masked=mask is not None)
     if steering is not None:
         steering = replace(steering, name=control_name(steering.name, spec))
         if not 0 <= steering.scale <= MAX_SCALE:
             raise InvalidRequest(
                 f"control.scale must be from 0 to {MAX_SCALE:g}, got {steering.scale:g}", "control.scale"
             )
-    return await aside(lambda: _read(ask, spec, image, steering))
+    return await aside(lambda: _read(ask, spec, image, mask, steering))
 
 
-def _read(ask: Ask, spec: ModelSpec, image: Given | None, steering: Steering | None) -> Ask:
+def _read(
+    ask: Ask, spec: ModelSpec, image: Given | None, mask: Given | None, steering: Steering | None
+) -> Ask:
     start = None if image is None else Incoming(image, "image")
     guide = None if steering is None else Incoming(steering.image, "control.image")
     first = start or guide
     auto = ask.size in (None, "auto") and first is not None
     size = nearest(first.size, spec.sizes) if first and auto else drawn_size(ask.size, spec)
     ask = replace(ask, size="{}x{}".format(*size), image=None if start is None else start.fit(size))
+    if mask is not None and start is not None:
+        ask = replace(ask, mask=_mask(Incoming(mask, "mask"), start.size, size))
     if guide is None or steering is None:
         return ask
     fitted = guide.fit(size)
     if steering.preprocess == "canny":
         fitted = edges(fitted)
     return replace(ask, control=Control(steering.name or "", fitted, steering.scale))
+
+
+def _mask(mask: Incoming, of: Size, size: Size) -> SourceImage:
+    """`mask`, for a picture that came in the size `of`, at `size`. Raises InvalidRequest where it is of another."""
+    if mask.size != of:
+        raise InvalidRequest(
+            "mask is {}x{} and its image {}x{}: give one of the same size".format(*mask.size, *of), "mask"
+        )
+    return mask.as_mask(size)
 
 
 class Incoming:
@@ -120,8 +140,18 @@ class Incoming:
             fitted.save(buffer, "JPEG", quality=95, subsampling=0)
         else:
             fitted.save(buffer, "PNG", compress_level=1)
-        made = buffer.getvalue()
-        return SourceImage.of(made, None if self.size == size else self.size)
+        return SourceImage.of(buffer.getvalue(), None if self.size == size else self.size)
+
+    def as_mask(self, size: Size) -> SourceImage:
+        """White where it is transparent, as OpenAI has it, or, where nothing is, where it is white."""
+        upright = ImageOps.exif_transpose(self._image)
+        if upright.has_transparency_data:
+            shade = ImageChops.invert(upright.convert("RGBA").getchannel("A"))
+        else:
+            shade = upright.convert("L")
+        buffer = io.BytesIO()
+        ImageOps.fit(shade, size, Image.Resampling.NEAREST).save(buffer, "PNG", compress_level=1)
+        return SourceImage.of(buffer.getvalue())
 
 
 def nearest(size: Size, sizes: tuple[Size, ...]) -> Size:

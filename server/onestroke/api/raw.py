@@ -63,11 +63,14 @@ class GenerateBody(Generate):
     strength: float | None = Field(
         None, description="Above 0, at most 1: how much of `image` is left behind."
     )
+    mask: str | None = Field(
+        None, description="What of `image` a Muse model paints anew: what is transparent, or else white."
+    )
     control: ControlImage | None = Field(None, description="A picture that a ControlNet steers by.")
     adapters: list[Adapter] = Field([], description="LoRAs and their scales.")
 
     def ask(self) -> Ask:
-        plain = self.model_dump(exclude={"image", "control"})
+        plain = self.model_dump(exclude={"image", "mask", "control"})
         return Ask(**{**plain, "adapters": uses_of(self.adapters)})
 
 
@@ -88,7 +91,7 @@ async def generate_get(
 async def generate_post(body: GenerateBody, context: Served, request: Request) -> Response:
     """One picture as bytes; seed and timings stand in the headers."""
     steering = Steering(**body.control.model_dump()) if body.control else None
-    ask = await with_pictures(body.ask(), context.specs, body.image, steering)
+    ask = await with_pictures(body.ask(), context.specs, image=body.image, mask=body.mask, steering=steering)
     return await _generate(body, ask, context, request)
 
 

@@ -27,6 +27,8 @@ MAX_SCALE = 4.0
 """An adapter's; negative ones turn it round."""
 DEFAULT_STRENGTH = 0.75
 """AUTOMATIC1111's."""
+FREE_STEPS, FREE_GUIDANCE = 100, 4.0
+"""Those of the Muse paper's mask-free editing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Ask:
     quality: int | None = None
     image: SourceImage | None = None
     strength: float | None = None
+    mask: SourceImage | None = None
     control: Control | None = None
     decoder: DecoderName = "full"
     adapters: Sequence[AdapterUse] = ()
@@ -79,8 +82,11 @@ def resolve(
     seed = secrets.randbelow(2**32) if ask.seed is None else ask.seed
     if not 0 <= seed <= MAX_SEED - n:
         raise InvalidRequest(f"seed must be from 0 to 2^53 - n, got {seed}", "seed")
-    strength = _strength(ask)
-    steps = _default_steps(spec, strength) if ask.steps is None else ask.steps
+    strength = _strength(ask, spec)
+    free = spec.family == "muse" and ask.image is not None and ask.mask is None
+    steps = ask.steps
+    if steps is None:
+        steps = min(FREE_STEPS, spec.max_steps) if free else _default_steps(spec, strength)
     spec.check_steps(steps, ask.steps_field)
     if strength is not None and int(steps * strength) < 1:
         cure = f"raise strength to {1 / steps:.3g}"
@@ -89,7 +95,9 @@ def resolve(
         raise InvalidRequest(
             f"strength {strength:g} of {steps} steps leaves none to take: {cure}", "strength"
         )
-    guidance = spec.guidance_scale if ask.guidance_scale is None else ask.guidance_scale
+    guidance = FREE_GUIDANCE if free else spec.guidance_scale
+    if ask.guidance_scale is not None:
+        guidance = ask.guidance_scale
     if not (math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
         raise InvalidRequest(f"guidance_scale must be from 0 to {MAX_GUIDANCE:g}", "guidance_scale")
     if ask.negative_prompt is not None and spec.embeds_guidance:
@@ -130,15 +138,16 @@ def resolve(
             whole=spec.whole,
             image=ask.image,
             strength=strength,
+            mask=ask.mask,
             control=ask.control,
         )
         for i in range(n)
     ]
 
 
-def check_start(ask: Ask, spec: ModelSpec) -> None:
+def check_start(ask: Ask, spec: ModelSpec, *, masked: bool = False) -> None:
     """Raise InvalidRequest where a picture cannot be started from as it is asked for."""
-    if not spec.reads_pictures or spec.family == "muse":
+    if not spec.reads_pictures:
         never = (
             "the encoder of its VAE was never trained" if spec.family in ("sd", "sdxl") else "it takes none"
         )
@@ -147,7 +156,18 @@ def check_start(ask: Ask, spec: ModelSpec) -> None:
             "one)",
             "image",
         )
-    if ask.strength is not None and not 0 < ask.strength <= 1:
+    if spec.family == "muse":
+        if ask.strength is not None:
+            raise InvalidRequest(
+                f"{spec.name} takes no strength: give a mask of what is to be painted anew, or leave it out",
+                "strength",
+            )
+    elif masked:
+        raise InvalidRequest(
+            f"mask is for Muse models, and {spec.name} is none: leave it out, or serve one (amused-256)",
+            "mask",
+        )
+    elif ask.strength is not None and not 0 < ask.strength <= 1:
         raise InvalidRequest(
             f"strength must be above 0 and at most 1, got {ask.strength:g}: 0 would leave the picture as it is",
             "strength",
@@ -169,8 +189,8 @@ def control_name(name: str | None, spec: ModelSpec) -> str:
     return name
 
 
-def _strength(ask: Ask) -> float | None:
-    if ask.image is None:
+def _strength(ask: Ask, spec: ModelSpec) -> float | None:
+    if ask.image is None or spec.family == "muse":
         if ask.strength is not None:
             raise InvalidRequest("strength goes with image: leave it out or give a picture", "strength")
         return None

@@ -76,18 +76,16 @@ def choose(
     vae: str = "auto",
     recipe: str = "auto",
     unet: str = "",
-    controls: Sequence[str] = (),
 ) -> Choice:
     """`auto`: SDXL Turbo where there is an NVIDIA card and its weights are cached, else the embedded model.
 
-    `unet` names weights that take the place of the model's own (see `file_of`), `controls` ControlNets beside it
-    (see `control_of`). Gigabytes and non-commercial weights are never fetched unasked.
-    Raises ModelError for what cannot be served.
+    `unet` names weights that take the place of the model's own (see `file_of`). Gigabytes and non-commercial
+    weights are never fetched unasked. Raises ModelError for what cannot be served.
     """
     choice = Choice(resolve(name, revision, recipe), "asked for") if name != "auto" else _auto()
     spec = replace(choice.spec, vae=vae, unet=file_of(unet) if unet else choice.spec.unet)
     vae_of(spec)
-    return choice._replace(spec=replace(spec, controls=tuple(control_of(each, spec) for each in controls)))
+    return choice._replace(spec=spec)
 
 
 def choose_all(settings: Settings) -> list[Choice]:
@@ -104,14 +102,31 @@ def choose_all(settings: Settings) -> list[Choice]:
             vae=settings.vae,
             recipe=settings.recipe,
             unet=settings.unet,
-            controls=settings.controlnet,
         )
         for name in settings.model
     ]
     names = [choice.spec.name for choice in choices]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ModelError(f"--model: two of the models are called {twice}: requests could not tell them apart")
-    return choices
+    return with_controls(choices, settings.controlnet) if settings.controlnet else choices
+
+
+def with_controls(choices: list[Choice], asked: Sequence[str]) -> list[Choice]:
+    """`choices` with the ControlNets asked for beside each that takes any. Raises ModelError where none does."""
+    families = {each.family for each in CONTROLS}
+    takers = [choice for choice in choices if choice.spec.family in families] or choices[:1]
+    if len({choice.spec.family for choice in takers}) > 1 and any("=" in each for each in asked):
+        raise ModelError(
+            "--controlnet NAME=SOURCE is for one family of models, and SDXL and SD are asked for"
+        )
+    return [
+        choice._replace(
+            spec=replace(choice.spec, controls=tuple(control_of(each, choice.spec) for each in asked))
+        )
+        if choice in takers
+        else choice
+        for choice in choices
+    ]
 
 
 def _auto() -> Choice:

@@ -6,6 +6,8 @@ They run on the thread that owns the device. What is not repainted is what the V
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,8 +16,10 @@ from PIL import Image
 from onestroke.errors import InvalidRequest
 from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.images import Pixels
-from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow
 from onestroke.pipelines.muse.sampling import Step, steps_of
+
+if TYPE_CHECKING:
+    from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow
 
 Mask = npt.NDArray[np.bool_]
 """(height, width), True where the picture is to be painted anew."""

@@ -16,8 +16,9 @@ from onestroke.core import GenerationRequest
 from onestroke.errors import GenerationFailed, InvalidRequest, OnestrokeError
 from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.device import device_errors
-from onestroke.pipelines.images import Pixels
+from onestroke.pipelines.images import Pixels, decode_image
 from onestroke.pipelines.muse.codec import TokenCodec
+from onestroke.pipelines.muse.editing import Mask, edit, inpaint
 from onestroke.pipelines.muse.sampling import Draws, Rule, Step, remask, steps_of, unmask
 from onestroke.pipelines.muse.transformer import MaskedTransformer
 from onestroke.pipelines.muse.warmup import warm_up
@@ -33,7 +34,8 @@ AESTHETIC_SCORE = 6
 class MuseRow:
     """One picture on its way; `tokens` (h, w) are int64 on the device.
 
-    `share` says how much of it was masked at the start.
+    `share` says how much of it was masked at the start. `image` is what it starts from, where that is no blank, and
+    `mask` what of it is painted anew.
     """
 
     id: int
@@ -47,6 +49,8 @@ class MuseRow:
     step: int = 0
     embedding: Embedding | None = None
     negative: Embedding | None = None
+    image: Pixels | None = None
+    mask: Mask | None = None
     error: OnestrokeError | None = None
 
     @property
@@ -133,6 +137,8 @@ class MusePipeline:
             steps=steps_of(self.rule, request.steps),
             draws=Draws(request.seed),
             tokens=torch.full(shape, self.rule.mask, device=self.device),
+            image=decode_image(request.image.data) if request.image else None,
+            mask=decode_image(request.mask.data, "mask")[..., 0] >= 128 if request.mask else None,
         )
 
     @torch.inference_mode()
@@ -142,6 +148,10 @@ class MusePipeline:
         with device_errors(self.device):
             found = self.text.encode(wanted)
         for row in rows:
+            if row.image is not None and row.mask is not None:
+                inpaint(self, row, row.image, row.mask)
+            elif row.image is not None:
+                edit(self, row, row.image)
             row.embedding = found[row.text.prompt]
             row.negative = found[row.negative_text.prompt] if row.negative_text else None
 
