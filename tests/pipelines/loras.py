@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 RANK = 4
 ADAPTED = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 ADAPTED_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-KOHYA = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+KOHYA = {"unet": "lora_unet", "text_encoder_2": "lora_te2"}
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -34,14 +34,16 @@ def random_factors(
     return found
 
 
-def save_kohya(path: Path, parts: Mapping[str, Factors], *, alpha: float = 2.0) -> Path:
-    """As kohya's scripts write them: underscores in names, an alpha for each module."""
+def save_kohya(
+    path: Path, parts: Mapping[str, Factors], *, alpha: float = 2.0, encoder: str = "lora_te1"
+) -> Path:
+    """As kohya's scripts write them: underscores in names, an alpha for each module. SD's `encoder` is lora_te."""
     tensors = {}
     for part, factors in parts.items():
         for name, (down, up) in factors.items():
             if part != "unet" and not name.startswith(("text_model.", "text_projection")):
                 name = f"text_model.{name}"
-            key = f"{KOHYA[part]}_{name.replace('.', '_')}"
+            key = f"{KOHYA.get(part, encoder)}_{name.replace('.', '_')}"
             tensors[f"{key}.lora_down.weight"] = down.contiguous()
             tensors[f"{key}.lora_up.weight"] = (up * (RANK / alpha)).contiguous()
             tensors[f"{key}.alpha"] = torch.tensor(alpha)

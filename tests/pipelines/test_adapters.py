@@ -19,6 +19,7 @@ from onestroke.core import AdapterUse
 from onestroke.errors import InvalidRequest, ModelError
 from onestroke.levers import Levers
 from onestroke.models.catalog import AdapterSpec, FileSpec, ModelSpec
+from onestroke.pipelines.fp8 import quantise
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.lora import lora_file, read_lora
 from onestroke.pipelines.pipeline import Pipeline
@@ -112,7 +113,8 @@ def test_adapters_draw_what_peft_draws(spec: ModelSpec, adapted: Any, ours: Pipe
     drawn = {}
     for what, uses in USES.items():
         theirs = by_peft(adapted, *uses)
-        drawn[what] = draw(ours, [asked(spec, *uses)])
+        stranger = asked(spec, *uses, seed=2, sampler="lcm", guidance_scale=0.0, negative_prompt=None)
+        drawn[what] = draw(ours, [stranger, asked(spec, *uses)])[1:]
         assert largest_difference(drawn[what], theirs) <= BOUND, what
     for one, other in (("none", "style"), ("style", "style, weaker"), ("none", "words"), ("both", "style")):
         assert largest_difference(drawn[one], drawn[other]) > BOUND, (one, other)
@@ -232,6 +234,28 @@ def test_an_adapter_of_another_base_model_is_refused(files: dict[str, Path], tmp
     for path in files.values():
         with pytest.raises(ModelError, match="made for another base model"):
             sd15.add_adapter(AdapterSpec("x", FileSpec(str(path))))
+
+
+def test_an_adapter_of_sd_with_its_text_encoder_draws_what_peft_draws(tmp_path: Path) -> None:
+    spec = save_tiny_sd(tmp_path / "sd15", "sd15")
+    oracle = diffusers_pipeline(spec, torch.float32)
+    parts = {
+        "unet": random_factors(oracle.unet),
+        "text_encoder": random_factors(oracle.text_encoder, ADAPTED_TEXT),
+    }
+    file = save_kohya(tmp_path / "sd.safetensors", parts, encoder="lora_te")
+    pipeline = with_adapters(load(spec, device="cpu", dtype="float32"), {"x": file})
+    oracle.load_lora_weights(str(file), adapter_name="x")
+    mine = draw(pipeline, [asked(spec, ("x", 0.5))])
+    assert largest_difference(mine, by_peft(oracle, ("x", 0.5))) <= BOUND
+    assert largest_difference(draw(pipeline, [asked(spec)]), mine) > BOUND
+
+
+def test_layers_in_eight_bits_are_refused(spec: ModelSpec, files: dict[str, Path]) -> None:
+    pipeline = load(spec, device="cpu", dtype="float32")
+    assert quantise(pipeline.denoiser.unet, torch.device("cpu"), least=16)
+    with pytest.raises(ModelError, match="--quantize off"):
+        pipeline.add_adapter(AdapterSpec("style", FileSpec(str(files["style"]))))
 
 
 def test_a_folder_holds_the_usual_file_or_a_single_one(files: dict[str, Path], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onestroke.core import GenerationRequest, ImageFormat
+from onestroke.core import AdapterUse, GenerationRequest, ImageFormat
 from onestroke.pipelines.images import Pixels, encode_image, infotext
 
 REQUEST = GenerationRequest(
@@ -95,6 +95,11 @@ def test_the_infotext_is_automatic1111s() -> None:
         "Steps: 4, Sampler: LCM, CFG scale: 1.5, Seed: 9007199254740991, Size: 96x64, Model: tiny, "
         "Version: onestroke, Timesteps: 999 749 499 249"
     )
+
+
+def test_loras_stand_in_the_prompt_as_automatic1111_writes_them() -> None:
+    used = replace(REQUEST, prompt="a cat", adapters=(AdapterUse("ink", 0.5), AdapterUse("pixel", 1.0)))
+    assert infotext(used).split("\n")[0] == "a cat <lora:ink:0.5> <lora:pixel:1>"
 
 
 def test_an_absent_negative_prompt_is_absent_and_a_model_with_a_comma_is_quoted() -> None:

@@ -17,6 +17,13 @@ from onestroke_client.errors import DrawingFailed, from_answer
 Format = Literal["jpeg", "png", "webp"]
 
 
+class Adapter(TypedDict):
+    """A LoRA of the server by its name, and how strongly it acts."""
+
+    name: str
+    scale: float
+
+
 class Drawing(TypedDict, total=False):
     """What may be said beside the prompt; the server's model has a default for each.
 
@@ -32,6 +39,7 @@ class Drawing(TypedDict, total=False):
     sampler: str
     size: str
     quality: int
+    adapters: list[Adapter]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ _SAMPLER_LABELS = {
     "ddim": "DDIM",
     "lcm": "LCM",
     "tcd": "TCD",
+    "dpmpp_2m": "DPM++ 2M",
 }
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _LARGEST_SEGMENT = 0xFFFF - 2
@@ -59,7 +60,7 @@ def decode_image(data: bytes, field: str = "image") -> Pixels:
 
 
 def infotext(request: GenerationRequest) -> str:
-    """The request as AUTOMATIC1111 writes it: prompt, negative prompt, then `Key: value` pairs."""
+    """The request as AUTOMATIC1111 writes it: prompt with LoRAs, negative prompt, then `Key: value` pairs."""
     pairs = {
         "Steps": request.steps,
         "Sampler": _SAMPLER_LABELS.get(request.sampler, request.sampler),
@@ -75,7 +76,7 @@ def infotext(request: GenerationRequest) -> str:
         pairs["Denoising strength"] = f"{request.strength:g}"
     if request.timesteps is not None:
         pairs["Timesteps"] = " ".join(map(str, request.timesteps))
-    lines = [request.prompt]
+    lines = [request.prompt + "".join(f" <lora:{name}:{scale:g}>" for name, scale in request.adapters)]
     if request.negative_prompt is not None:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items()))
