@@ -79,9 +79,9 @@ def test_models_are_fitted_apart() -> None:
 
 
 def test_of_a_model_that_draws_in_one_call_other_step_counts_are_taken_in_proportion() -> None:
-    table = FitTable()
+    table, asked = FitTable(), request(model="whole", whole=True)
+    assert table.of(asked).predict(step=1) == 0.0
     table.observe([Sample(FitKey("whole", 4), "step", n, 1.0 + n) for n in (1, 2)])
-    asked = request(model="whole", whole=True)
 
     def one(**changes: Any) -> float:
         return table.of(replace(asked, **changes)).predict(step=1)

@@ -6,7 +6,7 @@ a pass mixes them in any proportion.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -105,7 +105,7 @@ class FitTable:
     """The fits of one worker, one for each kind of pass that it has run."""
 
     def __init__(self) -> None:
-        self._fits: defaultdict[FitKey, Fits] = defaultdict(Fits)
+        self._fits: dict[FitKey, Fits] = {}
 
     def of(self, request: GenerationRequest) -> Fits:
         """What the passes of such a request cost.
@@ -114,12 +114,13 @@ class FitTable:
         nothing is known.
         """
         key = request.fit
-        if key not in self._fits:
-            seen = [other for other in self._fits if other.model == key.model]
-            if like := min(seen, key=lambda other: abs(other.work - key.work), default=None):
-                return self._fits[like].scaled(key.work / like.work)
-        return self._fits[key]
+        if key in self._fits:
+            return self._fits[key]
+        seen = [other for other in self._fits if other.model == key.model]
+        like = min(seen, key=lambda other: abs(other.work - key.work), default=None)
+        return self._fits[like].scaled(key.work / like.work) if like else Fits()
 
     def observe(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
-            self._fits[sample.fit].observe([(sample.verb, sample.n, sample.seconds)])
+            fits = self._fits.setdefault(sample.fit, Fits())
+            fits.observe([(sample.verb, sample.n, sample.seconds)])

@@ -1,10 +1,10 @@
 """Which rows ride the next pass. Pure: rows, fits and limits in, a plan out.
 
 The order of things:
-1. The row that has gone longest without service names the batch key, and with it the fits.
-   People who type come first, and bulk when it is its turn (see `typists_turn`): so neither starves behind another
-   key. A row that wants other adapters than its model has merged counts as `PATIENCE` switches younger: at worst a
-   sixth of the time is spent switching, and nobody waits longer for it than that.
+1. The row that has gone longest without service names the batch key, and with it the fits. People who type come
+   first, and bulk when it is its turn (see `typists_turn`): so neither starves behind another key. A row that wants
+   other adapters than its model has merged counts as `PATIENCE` switches younger: at worst a sixth of the time is
+   spent switching, and nobody waits longer for it than that.
 2. Within the key the oldest go first, one row of each tenant before the second row of any.
 3. Bulk keeps `bulk_share` of the pass, and at least one row of it, while people type; what is left over is
    anybody's.

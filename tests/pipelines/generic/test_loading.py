@@ -21,6 +21,7 @@ from onestroke.pipelines.generic.calls import pipeline_class
 from onestroke.pipelines.generic.pipeline import WholePipeline
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.parts import memory_needed
+from tests.pipelines.tiny_models import save_tiny_muse
 
 
 @pytest.fixture
@@ -156,16 +157,20 @@ def test_what_is_fetched_is_every_part_and_not_what_lies_beside_them(specs: dict
     assert wanted == names_in(Path(spec.source))
 
 
-def test_a_hub_id_of_such_a_pipeline_is_told_by_its_index_alone(
-    specs: dict[str, ModelSpec], monkeypatch: pytest.MonkeyPatch
+def test_a_hub_id_is_told_by_its_index_and_what_its_family_says_beside(
+    specs: dict[str, ModelSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked: list[str] = []
+    folder = Path(specs["z-image-turbo"].source)
 
     def snapshot(source: str, revision: str | None, name: str) -> Path | None:
         asked.append(name)
-        return Path(specs["z-image-turbo"].source)
+        return folder
 
     monkeypatch.setattr(hub, "_snapshot", snapshot)
     spec = resolve("owner/z-image")
     assert (spec.source, spec.pipeline, spec.default_steps) == ("owner/z-image", "ZImagePipeline", 9)
     assert set(asked) == {"model_index.json"}
+    folder = Path(save_tiny_muse(tmp_path).source)
+    assert resolve("owner/muse").family == "muse"
+    assert {"transformer/config.json", "vqvae/config.json"} <= set(asked)

@@ -88,7 +88,5 @@ class Call:
         if any(each.negative_prompt is not None for each in requests):
             found["negative_prompt"] = [each.negative_prompt or "" for each in requests]
         if "intermediate_timesteps" in self._takes and first.steps != 2:
-            found["intermediate_timesteps"] = (
-                None  # SANA-Sprint's default is for two steps and refused with others
-            )
+            found["intermediate_timesteps"] = None  # SANA-Sprint's default suits two steps and no others
         return found

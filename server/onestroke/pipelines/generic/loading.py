@@ -20,6 +20,7 @@ from onestroke.models.catalog import ModelSpec
 from onestroke.models.folders import INDEX, names_in, parts_of, read_json
 from onestroke.pipelines.generic.calls import Call, pipeline_class
 from onestroke.pipelines.generic.pipeline import WholePipeline
+from onestroke.pipelines.loading import power_buckets
 from onestroke.pipelines.memory import check_device_memory, check_memory
 from onestroke.pipelines.parts import explained, parameters_of, read_part
 from onestroke.pipelines.rows import Progress
@@ -59,7 +60,7 @@ def load(
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{spec.name} does not fit into the memory of {device}") from error
     progress(f"loaded {spec.name}", 1.0)
-    return WholePipeline(call, pipeline, device, dtype, max_batch)
+    return WholePipeline(call, pipeline, device, dtype, power_buckets(max_batch))
 
 
 def _read(

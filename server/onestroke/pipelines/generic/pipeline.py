@@ -50,17 +50,19 @@ class Stepped(NamedTuple):
 class WholePipeline:
     """One diffusers pipeline on one device. Made by `generic.loading.load`.
 
-    `max_batch` is the most rows in one call; the warm-up lowers it to what the device has memory for.
+    `buckets` are the batch sizes that the warm-up draws in, rising. `max_batch` is the most rows in one call, the
+    last of them or what the device has memory for.
     """
 
     def __init__(
-        self, call: Call, pipeline: Any, device: torch.device, dtype: torch.dtype, max_batch: int
+        self, call: Call, pipeline: Any, device: torch.device, dtype: torch.dtype, buckets: tuple[int, ...]
     ) -> None:
         self.spec = call.spec
         self.device = device
         self.dtype = dtype
         self.threads = torch.get_num_threads()
-        self.max_batch = max_batch
+        self.max_batch = buckets[-1]
+        self._buckets = buckets
         self.calls = 0
         self._call = call
         self._pipeline = pipeline
@@ -78,14 +80,12 @@ class WholePipeline:
             row.truncated = self._is_truncated(row.request.prompt)
 
     def _is_truncated(self, prompt: str) -> bool:
-        """By the last tokenizer, which is the one that a pipeline with several bounds in its call."""
-        components = self._pipeline.components
-        last = max(
-            (name for name in components if name.startswith("tokenizer") and components[name]), default=""
-        )
-        tokenizer = components.get(last)
-        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        """By the last tokenizer: where there are several, it is the one whose reading the call bounds."""
+        parts = sorted(self._pipeline.components.items())
+        tokenizers = [part for _, part in parts if isinstance(part, PreTrainedTokenizerBase)]
+        if not tokenizers:
             return False
+        tokenizer = tokenizers[-1]
         text = prompt
         if tokenizer.chat_template:
             message = [{"role": "user", "content": prompt}]
@@ -128,11 +128,7 @@ class WholePipeline:
         no finite picture.
         """
         samples: list[Timed] = []
-        sizes = [
-            1,
-            *(2**i for i in range(self.max_batch.bit_length()) if 2**i < self.max_batch),
-            self.max_batch,
-        ]
+        sizes = (1, *self._buckets)
         for done, n in enumerate(sizes):
             progress(f"warming up, {n} of {self.max_batch} in a call", done / len(sizes))
             rows = [WholeRow(-1 - seed, self._default(seed)) for seed in range(n)]
