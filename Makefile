@@ -84,7 +84,7 @@ trial-docker: $(VENV)/.installed-deploy  ## Real containers: build, compose up, 
 trial-rolling: install-dev haproxy  ## Restart two replicas behind HAProxy under load: nothing may be lost
 	PATH="$$PATH:/usr/sbin" $(BIN)/python -m tests.trials.rolling $(ARGS)
 
-trial-ray: $(VENV)/.installed-ray  ## A Ray cluster of two local nodes under load: deployed anew, a replica killed, a node killed
+trial-ray: $(VENV)/.installed-ray haproxy  ## A Ray cluster of two local nodes under load: deployed anew, a replica killed, a node killed
 	$(BIN)/python -m tests.trials.ray_cluster $(ARGS)
 
 wheel: install-dev  ## Build the wheel into dist/

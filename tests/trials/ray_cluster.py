@@ -3,7 +3,7 @@
 It starts with one replica and must grow to two by itself. Then it is deployed anew (both replicas are replaced, one
 after the other), a replica is killed, and a node with all that runs on it.
 
-    python -m tests.trials.ray_cluster [--double] [--vanish]
+    python -m tests.trials.ray_cluster [--double] [--vanish] [--balancer]
 
 Up to the kills callers never try again, and nothing may fail. From then on they use the client's retries: what a
 killed replica had accepted, Ray's proxy answers with a bare 500, and the client asks again. Typists come back with
@@ -11,7 +11,8 @@ their newest prompt all along. Fails unless every picture is there in the end, r
 and `/metrics` tells of each.
 
 `--double` draws plain colours, at the pace of a small GPU: all but the model is real. `--vanish` freezes the node
-instead of killing it, so that its connections stay open and only Ray's health checks find out.
+instead of killing it, so that its connections stay open and only Ray's health checks find out. With `--balancer`
+HAProxy stands before Ray's proxy and asks again in the callers' place, who never do.
 
 The cluster runs in processes of its own under a time limit; none is left behind, whatever happens.
 """
@@ -39,7 +40,7 @@ import psutil
 
 from tests.servers import serving
 from tests.trials.load import Load, Phase, show
-from tests.trials.rolling import free_port
+from tests.trials.rolling import balancing, free_port
 
 CALLERS, TYPISTS = 4, 4
 RETRIES = 10
@@ -47,6 +48,12 @@ WITHIN = 420.0
 """Seconds for all of it."""
 EACH_WITHIN = 180.0
 """Seconds for each step."""
+BALANCER = (
+    "retry-on conn-failure empty-response 500 503",
+    "http-check send meth GET uri /-/healthz ver HTTP/1.1 hdr Host localhost",
+    "http-check expect status 200",
+)
+"""What a balancer before Ray's proxies needs beside the shipped policy (docs/operations.md)."""
 OBJECT_STORE = 100 << 20
 PR_SET_CHILD_SUBREAPER = 36
 RAY = {
@@ -163,8 +170,11 @@ async def quickest_answer(url: str) -> float:
     return 1000 * median(seconds)
 
 
-async def trial(cluster: Cluster, url: str) -> tuple[list[str], list[Phase]]:
-    """Says what it sees as it goes. What was not as it must be, and what people got."""
+async def trial(cluster: Cluster, url: str, public: str, retries: int) -> tuple[list[str], list[Phase]]:
+    """Says what it sees as it goes. What was not as it must be, and what people got.
+
+    Operators go to `url`, Ray's proxy, and everybody else to `public`; callers have `retries` from the kills on.
+    """
     await deployed(cluster)
     say("the first replica serves")
     with serving() as alone:
@@ -172,7 +182,7 @@ async def trial(cluster: Cluster, url: str) -> tuple[list[str], list[Phase]]:
     proxied = await quickest_answer(url)
     say(f"GET /livez takes {bare:.1f} ms from a server alone, {proxied:.1f} ms through Ray's proxy")
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-        load = Load(url, CALLERS, TYPISTS)
+        load = Load(public, CALLERS, TYPISTS)
         first = load.enter("one replica")
         async with load.running():
             await first.underway()
@@ -187,7 +197,7 @@ async def trial(cluster: Cluster, url: str) -> tuple[list[str], list[Phase]]:
             seconds, leaving = await deployed(cluster)
             again = await running(cluster, 2)
             say(f"deployed anew in {seconds + again:.0f} s; a replica took {leaving:.0f} s at most to leave")
-        patient = Load(url, CALLERS, TYPISTS, retries=RETRIES)
+        patient = Load(public, CALLERS, TYPISTS, retries=retries)
         patient.enter("replica killed")
         async with patient.running():
             await patient.phases[-1].underway()
@@ -200,9 +210,6 @@ async def trial(cluster: Cluster, url: str) -> tuple[list[str], list[Phase]]:
             say(f"a lost node: missed after {await running(cluster, 1):.1f} s")
             await asyncio.sleep(5)
             await lost.underway()
-    show(
-        [*load.phases, *patient.phases], f"{CALLERS} callers, {TYPISTS} typists, Ray Serve on two local nodes"
-    )
     longest = max(*lost.answered, *lost.drawn)
     say(f"the longest that anybody waited for a picture when the node was lost: {longest:.1f} s")
     phases = load.phases + patient.phases
@@ -220,12 +227,17 @@ def say(line: str) -> None:
 
 def inside(options: argparse.Namespace) -> NoReturn:
     """The trial itself, in a process that may be killed."""
-    port = free_port()
-    with contextlib.redirect_stdout(sys.stderr):  # what Ray says, loudest of what is killed on purpose
+    port, retries = free_port(), RETRIES
+    url = public = f"http://127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # Ray is loud about what is killed here
         cluster = Cluster(port, options)
         say("two nodes and Serve run")
         cluster.deploy()
-        complaints, phases = asyncio.run(trial(cluster, f"http://127.0.0.1:{port}"))
+        if options.balancer:
+            public = stack.enter_context(balancing([port], Path(os.environ["RAY_TMPDIR"]), *BALANCER))
+            retries = 0
+        complaints, phases = asyncio.run(trial(cluster, url, public, retries))
     show(phases, f"{CALLERS} callers, {TYPISTS} typists, Ray Serve on two local nodes")
     say("; ".join(["FAILED", *complaints]) if complaints else "PASSED")
     os._exit(1 if complaints else 0)  # Ray would take its time to end the cluster; `main` ends it at once
@@ -238,7 +250,8 @@ def adopt_orphans() -> None:
 
 def end_all() -> None:
     """Ray's processes rename themselves and change parents and sessions; that they descend from here stays."""
-    while left := psutil.Process().children(recursive=True):
+    for _ in range(5):
+        left = psutil.Process().children(recursive=True)
         for each in left:
             with contextlib.suppress(psutil.Error):
                 each.kill()
@@ -252,6 +265,7 @@ def main() -> int:
     parser.add_argument("--double", action="store_true", help="draw plain colours")
     parser.add_argument("--vanish", action="store_true", help="freeze the node instead of killing it")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--balancer", action="store_true", help="HAProxy asks again instead of the callers")
     options = parser.parse_args()
     if options.inside:
         inside(options)

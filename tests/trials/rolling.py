@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -78,13 +78,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def balancing(replicas: list[Replica], folder: Path) -> Iterator[str]:
-    """HAProxy before them, with the policy that docker/ ships; yields its URL."""
+def balancing(ports: Sequence[int], folder: Path, *settings: str) -> Iterator[str]:
+    """HAProxy before them, with the policy that docker/ ships and `settings` of its backend; yields its URL."""
     haproxy = shutil.which("haproxy") or "/usr/sbin/haproxy"
     port = free_port()
     servers = folder / "replicas.cfg"
-    lines = [f"    server replica{i} 127.0.0.1:{each.port}" for i, each in enumerate(replicas)]
-    servers.write_text("\n".join(["backend replicas", *lines, ""]))
+    lines = [*settings, *(f"server replica{i} 127.0.0.1:{each}" for i, each in enumerate(ports))]
+    servers.write_text("\n    ".join(["backend replicas", *lines]) + "\n")
     with (folder / "haproxy.log").open("w") as log:
         process = subprocess.Popen(
             [haproxy, "-W", "-db", "-f", str(ROOT / "docker/haproxy/haproxy.cfg"), "-f", str(servers)],
@@ -146,7 +146,7 @@ def main() -> int:
     flags = ["--drain-notice", str(options.notice), *PATIENT, *serve_flags]
     replicas = [Replica(name, folder, flags, double=options.double) for name in "AB"]
     try:
-        with balancing(replicas, folder) as url:
+        with balancing([each.port for each in replicas], folder) as url:
             load = asyncio.run(trial(replicas, url, options.callers, options.typists))
     finally:
         for replica in replicas:
