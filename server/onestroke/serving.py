@@ -13,9 +13,11 @@ import structlog
 import uvicorn
 
 from onestroke.api.context import Context
+from onestroke.api.stream import MAX_TEXT
 from onestroke.app import create_app
 from onestroke.models.choosing import choose_all
 from onestroke.scheduling.scheduler import Scheduler
+from onestroke.sessions.shelf import MAX_BYTES
 from onestroke.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -82,7 +84,7 @@ def run(settings: Settings) -> int:
         ws_per_message_deflate=False,
         ws_ping_interval=17.0,
         ws_ping_timeout=20.0,
-        ws_max_size=1 << 18,
+        ws_max_size=MAX_BYTES + MAX_TEXT,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=CLOSING_TIMEOUT,
         server_header=False,

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from onestroke.api import pictures
-from onestroke.api.pictures import MAX_BYTES, Incoming, from_base64, nearest, with_pictures
+from onestroke.api.pictures import MAX_BYTES, Upload, from_base64, nearest, with_pictures
 from onestroke.api.resolve import Ask, resolve
 from onestroke.errors import InvalidRequest
 from onestroke.models.catalog import CATALOG, SDXL_SIZES
@@ -29,7 +29,7 @@ def opened(data: bytes) -> Image.Image:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_a_picture_of_the_right_size_stays_as_it_came(kind: str) -> None:
     data = encoded(colours(SIZE), kind)
-    made = Incoming(data, "image").fit(SIZE)
+    made = Upload(data, "image").fit(SIZE)
     assert (made.data, made.resized_from) == (data, None)
 
 
@@ -37,7 +37,7 @@ def test_a_picture_of_the_right_size_stays_as_it_came(kind: str) -> None:
 def test_another_size_is_cut_to_the_proportions_and_scaled(kind: str, becomes: str) -> None:
     wide = Image.new("RGB", (256, 64), "red")
     wide.paste("blue", (96, 0, 160, 64))
-    made = Incoming(encoded(wide, kind), "image").fit((32, 32))
+    made = Upload(encoded(wide, kind), "image").fit((32, 32))
     seen = opened(made.data)
     assert (seen.size, seen.format, made.resized_from) == ((32, 32), becomes, (256, 64))
     assert seen.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))[2] > 200
@@ -48,15 +48,15 @@ def test_a_turned_photograph_is_set_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(image, "JPEG", exif=exif, quality=100)
-    assert Incoming(data, "image").size == (64, 32)
-    made = Incoming(data, "image").fit((64, 32))
+    assert Upload(data, "image").size == (64, 32)
+    made = Upload(data, "image").fit((64, 32))
     upright = np.asarray(image.transpose(Image.Transpose.ROTATE_270), int)
     assert made.resized_from is None
     assert np.abs(np.asarray(opened(made.data), int) - upright).mean() < 10
 
 
 def test_what_is_transparent_lies_on_white() -> None:
-    made = Incoming(encoded(Image.new("RGBA", SIZE, (0, 0, 0, 0))), "image").fit(SIZE)
+    made = Upload(encoded(Image.new("RGBA", SIZE, (0, 0, 0, 0))), "image").fit(SIZE)
     assert opened(made.data).convert("RGB").getpixel((5, 5)) == (255, 255, 255)
 
 
@@ -97,7 +97,7 @@ BAD = {
 def test_what_cannot_be_taken_names_its_field(what: str) -> None:
     data, reason = BAD[what]
     with pytest.raises(InvalidRequest, match=reason) as refused:
-        Incoming(data, "control.image")
+        Upload(data, "control.image")
     assert refused.value.field == "control.image"
     assert "control.image" in refused.value.message
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import json
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ import openai
 import pytest
 from diffusers import UNet2DConditionModel
 from PIL import Image, ImageChops
+from websockets.sync.client import connect
 
 from tests.pictures import colours, encoded
 from tests.pipelines.tiny_models import save_tiny_muse, save_tiny_sd, tiny_control
@@ -227,3 +230,103 @@ def test_a_bad_edit_names_its_field(http: httpx.Client, field: str, data: Any, f
     assert answer.status_code == 400
     if files:
         assert answer.json()["error"]["param"] == field
+
+
+# -- the socket ------------------------------------------------------------------------------------------------
+
+
+class Typist:
+    """A socket that has said hello and is ready."""
+
+    def __init__(self, server: Server) -> None:
+        self.socket = connect(server.socket_url, max_size=None)
+        self.socket.send(json.dumps({"type": "hello", "format": "png"}))
+        self.ready = self.heard("ready")
+
+    def send(self, name: str, data: bytes) -> None:
+        header = json.dumps({"type": "image", "id": name}).encode()
+        self.socket.send(struct.pack(">I", len(header)) + header + data)
+
+    def say(self, **message: Any) -> None:
+        self.socket.send(json.dumps(message))
+
+    def heard(self, *kinds: str) -> dict[str, Any]:
+        """The next message of one of these kinds."""
+        while True:
+            message = self.socket.recv(timeout=30)
+            if isinstance(message, str) and json.loads(message)["type"] in kinds:
+                return dict(json.loads(message))
+
+    def draw(self, seq: int, **fields: Any) -> tuple[dict[str, Any], Any]:
+        key = {"prompt": "a cat", "seed": 5, "steps": 4, "guidance_scale": 1, **fields}
+        self.say(type="generate", seq=seq, **key)
+        while isinstance(message := self.socket.recv(timeout=30), str):
+            assert json.loads(message)["type"] != "error", message
+        (length,) = struct.unpack_from(">I", message)
+        image = Image.open(io.BytesIO(message[4 + length :]))
+        return json.loads(message[4 : 4 + length]), np.asarray(image.convert("RGB"), int)
+
+
+@pytest.fixture
+def typist(server: Server) -> Iterator[Typist]:
+    made = Typist(server)
+    yield made
+    made.socket.close()
+
+
+def test_a_picture_is_sent_once_and_typed_over(typist: Typist, http: httpx.Client) -> None:
+    assert typist.ready["limits"]["max_pictures"] == 4
+    assert typist.ready["model"]["controls"] == ["edge"]
+    typist.send("sketch", encoded(colours(SIZE)))
+    typist.send("lines", encoded(colours((300, 200), 3)))
+    assert typist.heard("kept") == {"type": "kept", "id": "sketch", "width": 64, "height": 64}
+    _, over = typist.draw(1, image="sketch", strength=0.5)
+    assert np.abs(over - pixels(draw(http, image=START, strength=0.5))).max() <= BOUND
+    _, other = typist.draw(2, image="sketch", strength=0.5, prompt="a dog")
+    assert np.abs(other - over).mean() > 1
+    header, steered = typist.draw(3, image="sketch", strength=0.5, control={"image": "lines", "scale": 0.6})
+    assert np.abs(steered - over).mean() > 1
+    assert header["control_resized_from"] == [300, 200]
+    _, plain = typist.draw(4)
+    assert np.abs(plain - pixels(draw(http))).max() <= BOUND
+
+
+def test_muse_repaints_over_the_socket(typist: Typist) -> None:
+    typist.send("picture", encoded(colours(SIZE)))
+    typist.send("mask", encoded(LEFT))
+    _, first = typist.draw(1, model="muse", image="picture", mask="mask", guidance_scale=3)
+    _, second = typist.draw(2, model="muse", image="picture", mask="mask", guidance_scale=3, seed=6)
+    off = np.abs(first - second)
+    assert off[:, 48:].mean() < 3 < 10 < off[:, :24].mean()
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("image", {"image": "forgotten"}),
+        ("image", {"image": "never sent"}),
+        ("control.image", {"control": {"image": "never sent"}}),
+        ("control.name", {"control": {"image": "kept", "name": "pose"}}),
+        ("strength", {"image": "kept", "strength": 0}),
+        ("strength", {"image": "kept", "strength": 0.2, "steps": 2}),
+        ("mask", {"image": "kept", "mask": "kept"}),
+    ],
+)
+def test_a_bad_key_names_its_field(typist: Typist, field: str, fields: dict[str, Any]) -> None:
+    for name in ("forgotten", "kept"):
+        typist.send(name, encoded(colours(SIZE)))
+    typist.say(type="forget", id="forgotten")
+    typist.say(type="generate", seq=1, prompt="a cat", **fields)
+    error = typist.heard("error")
+    assert (error["seq"], error["field"]) == (1, field)
+    typist.draw(2, image="kept", strength=0.5)
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing", encoded(colours(SIZE))[:-300]])
+def test_a_bad_picture_is_refused_and_not_kept(typist: Typist, data: bytes) -> None:
+    typist.send("bad", data)
+    assert typist.heard("error", "kept")["field"] == "image"
+    typist.socket.send(b"not even a header")
+    assert typist.heard("error")["field"] == "id"
+    typist.say(type="generate", seq=1, prompt="a cat", image="bad")
+    assert typist.heard("error")["field"] == "image"

@@ -20,7 +20,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from onestroke.api.edges import edges
 from onestroke.api.resolve import Ask, check_start, control_name, drawn_size, find_model
-from onestroke.core import Control, SourceImage
+from onestroke.core import Control, GenerationRequest, SourceImage
 from onestroke.errors import InvalidRequest, Overloaded
 from onestroke.models.catalog import ModelSpec
 
@@ -89,14 +89,14 @@ async def with_pictures(
 def _read(
     ask: Ask, spec: ModelSpec, image: Given | None, mask: Given | None, steering: Steering | None
 ) -> Ask:
-    start = None if image is None else Incoming(image, "image")
-    guide = None if steering is None else Incoming(steering.image, "control.image")
+    start = None if image is None else Upload(image, "image")
+    guide = None if steering is None else Upload(steering.image, "control.image")
     first = start or guide
     auto = ask.size in (None, "auto") and first is not None
     size = nearest(first.size, spec.sizes) if first and auto else drawn_size(ask.size, spec)
     ask = replace(ask, size="{}x{}".format(*size), image=None if start is None else start.fit(size))
     if mask is not None and start is not None:
-        ask = replace(ask, mask=_mask(Incoming(mask, "mask"), start.size, size))
+        ask = replace(ask, mask=_mask(Upload(mask, "mask"), start.size, size))
     if guide is None or steering is None:
         return ask
     fitted = guide.fit(size)
@@ -105,7 +105,7 @@ def _read(
     return replace(ask, control=Control(steering.name or "", fitted, steering.scale))
 
 
-def _mask(mask: Incoming, of: Size, size: Size) -> SourceImage:
+def _mask(mask: Upload, of: Size, size: Size) -> SourceImage:
     """`mask`, for a picture that came in the size `of`, at `size`. Raises InvalidRequest where it is of another."""
     if mask.size != of:
         raise InvalidRequest(
@@ -114,7 +114,7 @@ def _mask(mask: Incoming, of: Size, size: Size) -> SourceImage:
     return mask.as_mask(size)
 
 
-class Incoming:
+class Upload:
     """A picture that has come in. Raises InvalidRequest, naming `field`, for what cannot be taken."""
 
     def __init__(self, given: Given, field: str) -> None:
@@ -171,6 +171,16 @@ def from_base64(text: str, field: str) -> bytes:
         return base64.b64decode(text[head.end() :] if head else text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(f"{field} must be base64 or a data URL of an image: {error}", field) from error
+
+
+def resized(request: GenerationRequest) -> dict[str, Size]:
+    """Which of its pictures were brought to the drawn size, and the (width, height) that they came in."""
+    pictures = {"image": request.image, "control": request.control and request.control.image}
+    return {
+        f"{name}_resized_from": image.resized_from
+        for name, image in pictures.items()
+        if image and image.resized_from
+    }
 
 
 async def aside(function: Callable[[], Result]) -> Result:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from onestroke.api.adapters import Adapter, uses_in, uses_of
 from onestroke.api.context import Context, Served
 from onestroke.api.drawing import draw, tenant_of
-from onestroke.api.pictures import Preprocess, Steering, with_pictures
+from onestroke.api.pictures import Preprocess, Steering, resized, with_pictures
 from onestroke.api.resolve import Ask, resolve
 from onestroke.core import ImageFormat, Picture
 
@@ -118,7 +118,6 @@ def headers_of(picture: Picture, asked: Generate) -> dict[str, str]:
     }
     if request.image:
         headers["X-Steps-Taken"] = str(request.steps_taken)
-    for name, image in (("Image", request.image), ("Control", request.control and request.control.image)):
-        if image and image.resized_from:
-            headers[f"X-{name}-Resized-From"] = "{}x{}".format(*image.resized_from)
+    for name, size in resized(request).items():
+        headers["X-" + name.replace("_", "-").title()] = "{}x{}".format(*size)
     return headers

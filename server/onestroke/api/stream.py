@@ -3,9 +3,11 @@
 A reader task takes keys in, a writer task sends what the outbox holds; neither ever waits for the other, so a
 slow reader cannot hold up the keys and pongs are never missed. What a key means is decided by `sessions`.
 
-Client: hello{format?, token?}, generate{seq, prompt, model?, seed?, steps?, ...}, cancel{seq}, ping.
-Server: status, ready, superseded{through} (of the keys up to that seq, those not yet being drawn never will
-be), error{seq?, code, message, field?, retry_after_ms?}, draining, pong,
+Client: hello{format?, token?}, generate{seq, prompt, model?, seed?, steps?, ...}, cancel{seq}, ping, forget{id}.
+A picture to type over is sent once, as a binary message like the server's own whose header is {type: "image", id};
+`generate` then refers to its id in `image`, `mask` or `control.image`, until it is forgotten.
+Server: status, ready, kept{id, width, height}, superseded{through} (of the keys up to that seq, those not yet being
+drawn never will be), error{seq?, code, message, field?, retry_after_ms?}, draining, pong,
 and per picture [u32 big-endian header length][UTF-8 JSON header][image bytes].
 A server that leaves says `draining`, sends what it owes and closes with 1012; new sockets get a 503.
 """
@@ -17,6 +19,7 @@ import contextlib
 import secrets
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -28,12 +31,14 @@ from starlette.websockets import WebSocketDisconnect
 from onestroke.api.adapters import Adapter, uses_of
 from onestroke.api.context import Context, Served
 from onestroke.api.errors import error_response, first_problem
+from onestroke.api.pictures import Preprocess, Steering, Upload, aside, resized, with_pictures
 from onestroke.api.resolve import Ask, resolve
 from onestroke.core import ImageFormat, Picture
 from onestroke.errors import Cancelled, InvalidRequest, OnestrokeError, Unavailable
 from onestroke.scheduling.rows import Lane
 from onestroke.scheduling.scheduler import Ticket
 from onestroke.sessions.outbox import Outbound, Outbox, OutboxFull
+from onestroke.sessions.shelf import MAX_BYTES, MAX_PICTURES, Shelf
 from onestroke.sessions.typing import TypingSession
 
 log = structlog.get_logger(__name__)
@@ -43,6 +48,8 @@ HELLO_TIMEOUT = 10.0
 KEY_TIMEOUT = 120.0
 """A key waits this long at most; while a worker restarts it is better late than an error on the page."""
 MAX_SEQ = 2**53
+MAX_TEXT = 1 << 18
+"""Characters of a text message."""
 
 POLICY_VIOLATION = 1008
 SERVICE_RESTART = 1012
@@ -55,6 +62,18 @@ class Hello(BaseModel):
     type: Literal["hello"]
     token: str | None = None
     format: ImageFormat = ImageFormat.JPEG
+
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+"""What a client calls a picture that it has sent."""
+
+
+class ControlImage(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    image: Name
+    name: str | None = None
+    scale: float = 1.0
+    preprocess: Preprocess = "none"
 
 
 class Key(BaseModel):
@@ -72,6 +91,24 @@ class Key(BaseModel):
     height: int | None = None
     quality: int | None = None
     adapters: list[Adapter] | None = None
+    image: Name | None = None
+    strength: float | None = None
+    mask: Name | None = None
+    control: ControlImage | None = None
+
+
+class Forget(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["forget"]
+    id: Name
+
+
+class Sent(BaseModel):
+    """The header of a picture to type over."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["image"]
+    id: Name
 
 
 class Cancel(BaseModel):
@@ -85,9 +122,20 @@ class Ping(BaseModel):
     type: Literal["ping"]
 
 
-Incoming = TypeAdapter[Hello | Key | Cancel | Ping](
-    Annotated[Hello | Key | Cancel | Ping, Field(discriminator="type")]
-)
+Text = Hello | Key | Cancel | Ping | Forget
+Incoming = TypeAdapter[Text](Annotated[Text, Field(discriminator="type")])
+TYPES = ("hello", "generate", "cancel", "ping", "forget")
+
+
+def unpack(message: bytes) -> tuple[str, bytes]:
+    """A sent picture's id and bytes. Raises InvalidRequest."""
+    try:
+        (length,) = struct.unpack_from(">I", message)
+        return Sent.model_validate_json(message[4 : 4 + length]).id, message[4 + length :]
+    except (struct.error, ValidationError) as error:
+        raise InvalidRequest(
+            'a binary message is [u32 big-endian header length][{"type": "image", "id": ...}][picture]', "id"
+        ) from error
 
 
 def pack(header: Mapping[str, Any], data: bytes) -> bytes:
@@ -127,6 +175,8 @@ class Conversation:
         self._wake = asyncio.Event()
         self._seed = secrets.randbelow(2**32)
         self._format = ImageFormat.JPEG
+        self._shelf = Shelf()
+        self._taken: tuple[object, Ask] | None = None
         self._said_ready = False
         self._said_draining = False
 
@@ -162,7 +212,7 @@ class Conversation:
         try:
             self._tell_status()
             while (message := await self._receive()) is not None:
-                self._handle(message)
+                await self._handle(message)
         except OutboxFull:
             await self._close(POLICY_VIOLATION, "control messages are not being read")
 
@@ -182,7 +232,7 @@ class Conversation:
             return True
         return False
 
-    async def _receive(self) -> Hello | Key | Cancel | Ping | None:
+    async def _receive(self) -> Text | bytes | None:
         """The next valid message; invalid ones are answered and skipped. None when the client has left."""
         while True:
             frame = await self._socket.receive()
@@ -190,18 +240,20 @@ class Conversation:
                 return None
             text = frame.get("text")
             if text is None:
-                self._put_error(InvalidRequest("binary messages are not understood: send JSON text"))
+                return bytes(frame.get("bytes") or b"")
+            if len(text) > MAX_TEXT:
+                self._put_error(InvalidRequest(f"a text message has {MAX_TEXT:,} characters at most"))
                 continue
             try:
                 return Incoming.validate_json(text)
             except ValidationError as error:
                 self._put_error(_explain(error), seq=_seq_of(text))
 
-    def _handle(self, message: Hello | Key | Cancel | Ping) -> None:
+    async def _handle(self, message: Text | bytes) -> None:
         match message:
             case Key():
                 try:
-                    self._key(message)
+                    await self._key(message)
                 except OnestrokeError as error:
                     self._put_error(error, seq=message.seq)
             case Cancel():
@@ -210,10 +262,46 @@ class Conversation:
                         ticket.cancel()
             case Ping():
                 self._put({"type": "pong"})
+            case Forget():
+                self._shelf.forget(message.id)
+                self._taken = None
+            case bytes():
+                try:
+                    await self._keep(*unpack(message))
+                except OnestrokeError as error:
+                    self._put_error(error)
             case Hello():
                 self._put_error(InvalidRequest("hello was said already", "type"))
 
-    def _key(self, key: Key) -> None:
+    async def _keep(self, name: str, data: bytes) -> None:
+        """A picture to type over: looked at now, kept until it is forgotten."""
+        self._shelf.put(name, data)
+        try:
+            width, height = await aside(lambda: Upload(data, "image").size)
+        except OnestrokeError:
+            self._shelf.forget(name)
+            raise
+        self._put({"type": "kept", "id": name, "width": width, "height": height})
+
+    async def _with_pictures(self, ask: Ask, key: Key) -> Ask:
+        """`ask` with the pictures that `key` refers to, read once for all keys that are typed over them."""
+        if key.image is None and key.mask is None and key.control is None:
+            return ask
+        given = {
+            field: None if name is None else self._shelf.get(name, field)
+            for field, name in (("image", key.image), ("mask", key.mask))
+        }
+        steering = None
+        if key.control:
+            data = self._shelf.get(key.control.image, "control.image")
+            steering = Steering(**{**key.control.model_dump(), "image": data})
+        asked = (ask.model, ask.size, ask.strength, given, steering)
+        if self._taken is None or self._taken[0] != asked:
+            self._taken = asked, await with_pictures(ask, self._context.specs, **given, steering=steering)
+        taken = self._taken[1]
+        return replace(ask, image=taken.image, mask=taken.mask, control=taken.control, size=taken.size)
+
+    async def _key(self, key: Key) -> None:
         """A keystroke: replaces the one that waits, never the one that is being drawn."""
         self._session.key(key.seq)
         if (key.width is None) != (key.height is None):
@@ -231,7 +319,9 @@ class Conversation:
             quality=key.quality,
             decoder="tiny",
             adapters=uses_of(key.adapters),
+            strength=key.strength,
         )
+        ask = await self._with_pictures(ask, key)
         (request,) = resolve(ask, self._context.specs, self._context.settings.max_prompt_chars)
         waiting = next((seq for seq in self._session.pending if not self._tickets[seq].begun), None)
         running = next((self._tickets[seq] for seq in self._session.pending if seq != waiting), None)
@@ -282,6 +372,7 @@ class Conversation:
             "width": request.width,
             "height": request.height,
             "steps": request.steps,
+            **resized(request),
             "truncated": picture.truncated,
             "batch_size": picture.batch_size,
             "timings": picture.timings.milliseconds(),
@@ -311,7 +402,11 @@ class Conversation:
                     "session": self._name,
                     "model": self._context.model_card(self._context.specs[0]),
                     "models": [self._context.model_card(spec) for spec in self._context.specs],
-                    "limits": {"max_prompt_chars": self._context.settings.max_prompt_chars},
+                    "limits": {
+                        "max_prompt_chars": self._context.settings.max_prompt_chars,
+                        "max_pictures": MAX_PICTURES,
+                        "max_picture_bytes": MAX_BYTES,
+                    },
                 }
             )
         elif not scheduler.ready:
@@ -358,11 +453,9 @@ class Conversation:
 def _explain(error: ValidationError) -> InvalidRequest:
     """As over HTTP, without the discriminator's tag in the field's path."""
     problem: dict[str, Any] = {**error.errors(include_url=False)[0]}
-    problem["loc"] = tuple(
-        part for part in problem["loc"] if part not in ("hello", "generate", "cancel", "ping")
-    )
+    problem["loc"] = tuple(part for part in problem["loc"] if part not in TYPES)
     if not problem["loc"] and problem["type"] != "json_invalid":
-        return InvalidRequest("type must be one of hello, generate, cancel, ping", "type")
+        return InvalidRequest(f"type must be one of {', '.join(TYPES)}", "type")
     return first_problem([problem])
 
 
