@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +117,21 @@ async def test_an_adapter_is_known_once_every_worker_has_read_it() -> None:
     assert [link.known for link in links] == [[], []]
     with pytest.raises(InvalidRequest, match="there is no adapter"):
         scheduler.remove_adapter("style")
+
+
+@on_virtual_time
+async def test_a_worker_that_becomes_ready_meanwhile_reads_it_too_and_a_name_is_added_once() -> None:
+    scheduler = make_scheduler()
+    slow, late = Adaptable(scheduler, name="worker-0", deaf=True), Adaptable(scheduler, name="worker-1")
+    slow.start()
+    adding = asyncio.create_task(scheduler.add_adapter(NEW))
+    await asyncio.sleep(1)
+    with pytest.raises(InvalidRequest, match="already"):
+        await scheduler.add_adapter(NEW)
+    late.start()
+    scheduler.on_reply(slow, AdapterAdded("style", ("embedded",)))
+    await adding
+    assert late.known == ["style"]
 
 
 @on_virtual_time

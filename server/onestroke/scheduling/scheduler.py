@@ -233,7 +233,8 @@ class Scheduler:
         Raises InvalidRequest for a name that is taken, ModelError for what cannot be read, Unavailable while no
         worker is ready.
         """
-        if adapter.name in self.adapters:
+        known = {*self.adapters, *(name for worker in self._workers.values() for name in worker.adding)}
+        if adapter.name in known:
             raise InvalidRequest(f"there is an adapter {adapter.name!r} already: delete it first", "name")
         able = [worker for worker in self._workers.values() if worker.ready]
         if not able:
@@ -251,6 +252,9 @@ class Scheduler:
             raise Unavailable(f"the adapter {adapter.name!r} was not read in time") from error
         else:
             self.adapters[adapter.name] = adapter
+            for worker in self._workers.values():
+                if worker.ready and adapter.name not in worker.adding:
+                    worker.link.send(AddAdapter(adapter))  # it became ready meanwhile
         finally:
             for worker in able:
                 worker.adding.pop(adapter.name, None)
