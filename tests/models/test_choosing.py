@@ -12,7 +12,7 @@ import pytest
 from onestroke.errors import ModelError
 from onestroke.models import choosing, hub
 from onestroke.models.catalog import CATALOG, SDXL_SIZES, VAES, FileSpec, ModelSpec
-from onestroke.models.choosing import choose, choose_all, file_of, resolve, vae_of
+from onestroke.models.choosing import adapters_from, choose, choose_all, file_of, resolve, vae_of
 from onestroke.settings import Settings
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -195,6 +195,23 @@ def test_a_file_beside_a_model_is_a_path_or_a_file_of_a_hub_id(folder: Path) -> 
     for name, words in (("a/b:c.bin", "pickled"), ("nowhere.safetensors", "neither")):
         with pytest.raises(ModelError, match=words):
             file_of(name)
+
+
+def test_adapters_are_named_once_each(tmp_path: Path) -> None:
+    (tmp_path / "ink.safetensors").write_bytes(b"")
+
+    def adapters(*asked: str) -> list[str]:
+        return [f"{each.name} {each.file.name}" for each in adapters_from(Settings(adapter=asked))]
+
+    file = str(tmp_path / "ink.safetensors")
+    assert adapters(f"ink={file}", "pixel=a/b") == [
+        f"ink {file}",
+        "pixel a/b:pytorch_lora_weights.safetensors",
+    ]
+    for wrong, words in ((["ink"], "NAME=SOURCE"), (["a=a/b", "a=c/d"], "once"), (["a b=a/b"], "letters"),
+                         (["a=nothing.safetensors"], "neither"), (["a=a/b:c.ckpt"], "pickled")):  # fmt: skip
+        with pytest.raises(ModelError, match=words):
+            adapters(*wrong)
 
 
 def test_a_recipe_brings_the_steps_it_is_for(folder: Path) -> None:

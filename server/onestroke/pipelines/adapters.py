@@ -83,7 +83,7 @@ class Adapters:
         self._numbers = itertools.count(1)
         self._named: dict[str, _Adapter] = {}
         self._saved: dict[Place, torch.Tensor] = {}
-        self._wanted: tuple[AdapterUse, ...] = ()
+        self._changed: set[Place] = set()
         self._merged: Merged | None = ()
         self.encoding: Merged = ()
         """What is merged now of those that change what prompts are encoded to."""
@@ -121,9 +121,11 @@ class Adapters:
                 updates[place].append((factors, scale))
         self._merged = None  # whatever stops it half-way, the next call writes everything again
         self._save(updates)
-        for place, saved in self._saved.items():
+        self._changed.update(updates)
+        for place in self._changed:
+            saved = self._saved[place]
             place.write(_sum(saved, updates[place], self._device) if place in updates else saved)
-        self._merged = merged
+        self._merged, self._changed = merged, set(updates)
         self.encoding = tuple(
             each for each, (adapter, _) in zip(merged, chosen, strict=True) if adapter.encodes
         )
