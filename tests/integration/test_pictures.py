@@ -20,6 +20,8 @@ from diffusers import UNet2DConditionModel
 from PIL import Image, ImageChops
 from websockets.sync.client import connect
 
+import onestroke_client
+from onestroke_client import AsyncClient, Client, Picture
 from tests.pictures import colours, encoded
 from tests.pipelines.tiny_models import save_tiny_muse, save_tiny_sd, tiny_control
 from tests.servers import Server, serving
@@ -330,3 +332,32 @@ def test_a_bad_picture_is_refused_and_not_kept(typist: Typist, data: bytes) -> N
     assert typist.heard("error")["field"] == "id"
     typist.say(type="generate", seq=1, prompt="a cat", image="bad")
     assert typist.heard("error")["field"] == "image"
+
+
+# -- the Python client -----------------------------------------------------------------------------------------
+
+
+async def test_the_client_sends_pictures_with_a_call_and_once_with_a_stream(
+    server: Server, http: httpx.Client
+) -> None:
+    start, lines = encoded(colours(SIZE)), encoded(colours(SIZE, 3))
+    fields: Any = {"seed": 5, "steps": 4, "guidance_scale": 1, "image": start, "strength": 0.5}
+    expected = pixels(draw(http, image=START, strength=0.5))
+    steered = pixels(draw(http, image=START, strength=0.5, control={"image": LINES, "scale": 0.6}))
+
+    def off(picture: Picture, other: Any) -> int:
+        return int(np.abs(np.asarray(Image.open(io.BytesIO(picture.data)), int) - other).max())
+
+    with Client(server.url) as client:
+        assert off(client.generate("a cat", format="png", **fields), expected) <= BOUND
+    async with AsyncClient(server.url) as many, many.stream(format="png", **fields) as stream:
+        assert off(await stream.draw("a cat"), expected) <= BOUND
+        assert off(await stream.draw("a cat", control={"image": lines, "scale": 0.6}), steered) <= BOUND
+        assert stream._connection is not None
+        assert len(stream._connection.kept) == 2
+        await stream.draw("a dog")
+        assert len(stream._connection.kept) == 1
+        with pytest.raises(onestroke_client.InvalidRequest, match="image is broken") as refused:
+            await stream.draw("a cat", image=start[:-300])
+        assert refused.value.field == "image"
+        assert off(await stream.draw("a cat"), expected) <= BOUND

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 import time
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import Any, Unpack
 import httpx
 
 from onestroke_client.errors import ConnectionFailed, OnestrokeError, TimedOut
-from onestroke_client.picture import Drawing, Format, Picture, from_response
+from onestroke_client.picture import Drawing, Format, Picture, from_response, spelled
 from onestroke_client.stream import Stream
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -91,7 +92,7 @@ class Client(_Base):
         **drawing: Unpack[Drawing],
     ) -> Picture:
         """One picture. Raises OnestrokeError."""
-        patience, body = self._patience(timeout), {"prompt": prompt, "format": format, **drawing}
+        patience, body = self._patience(timeout), {"prompt": prompt, "format": format, **_inline(drawing)}
         while True:
             try:
                 response = self._client.post("/v1/generate", json=body, timeout=patience.timeouts())
@@ -127,7 +128,7 @@ class AsyncClient(_Base):
         **drawing: Unpack[Drawing],
     ) -> Picture:
         """One picture. Raises OnestrokeError."""
-        patience, body = self._patience(timeout), {"prompt": prompt, "format": format, **drawing}
+        patience, body = self._patience(timeout), {"prompt": prompt, "format": format, **_inline(drawing)}
         while True:
             try:
                 response = await self._client.post("/v1/generate", json=body, timeout=patience.timeouts())
@@ -150,6 +151,10 @@ class AsyncClient(_Base):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _inline(drawing: Drawing) -> dict[str, Any]:
+    return spelled(drawing, lambda data: base64.b64encode(data).decode())
 
 
 def _typed(error: OnestrokeError | httpx.TransportError) -> OnestrokeError:

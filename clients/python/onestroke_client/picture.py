@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 import httpx
 
@@ -24,11 +24,24 @@ class Adapter(TypedDict):
     scale: float
 
 
+class Control(TypedDict, total=False):
+    """What a ControlNet of the server steers by; its name may be left out where there is one.
+
+    `preprocess` is "none" or "canny", which takes the picture's edges.
+    """
+
+    image: Required[bytes]
+    name: str
+    scale: float
+    preprocess: Literal["none", "canny"]
+
+
 class Drawing(TypedDict, total=False):
     """What may be said beside the prompt; the server's model has a default for each.
 
     `size` is "WIDTHxHEIGHT"; `quality` is 1-100, for JPEG and WebP; `negative_prompt` wants a
-    `guidance_scale` above 1.
+    `guidance_scale` above 1. `image` is a file's bytes (PNG, JPEG, WebP) to start from: `strength` (above 0 to 1)
+    says how far to leave it behind, and on Muse models `mask` what of it is painted anew.
     """
 
     model: str
@@ -40,6 +53,21 @@ class Drawing(TypedDict, total=False):
     size: str
     quality: int
     adapters: list[Adapter]
+    image: bytes
+    strength: float
+    mask: bytes
+    control: Control
+
+
+def spelled(drawing: Drawing, spell: Callable[[bytes], str]) -> dict[str, Any]:
+    """`drawing` with its pictures as they go over the wire."""
+    fields: dict[str, Any] = dict(drawing)
+    for name in ("image", "mask"):
+        if name in fields:
+            fields[name] = spell(fields[name])
+    if "control" in fields:
+        fields["control"] = {**fields["control"], "image": spell(fields["control"]["image"])}
+    return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +150,9 @@ def from_binary(message: bytes) -> tuple[int, Picture]:
         "batch_size",
     )
     return header["seq"], Picture(data=message[4 + length :], **{name: header[name] for name in names})
+
+
+def to_binary(header: Mapping[str, Any], data: bytes) -> bytes:
+    """The same form, for a picture that is sent to the server."""
+    encoded = json.dumps(header).encode()
+    return struct.pack(">I", len(encoded)) + encoded + data

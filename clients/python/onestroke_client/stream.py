@@ -16,6 +16,7 @@ import secrets
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -31,7 +32,7 @@ from onestroke_client.errors import (
     Unauthorized,
     from_message,
 )
-from onestroke_client.picture import Drawing, Format, Picture, from_binary
+from onestroke_client.picture import Drawing, Format, Picture, from_binary, spelled, to_binary
 
 OPEN_TIMEOUT = 10.0
 SEND_TIMEOUT = 10.0
@@ -48,20 +49,28 @@ REFUSALS: dict[int, type[OnestrokeError]] = {4401: Unauthorized, 1008: InvalidRe
 
 @dataclass(slots=True)
 class Key:
-    """The newest prompt as it is sent, and until when (monotonic) its picture is waited for."""
+    """The newest prompt as it is sent, and until when (monotonic) its picture is waited for.
+
+    `sources` are the pictures that it refers to, by id.
+    """
 
     seq: int
     message: str
     until: float
+    sources: Mapping[str, bytes]
     answered: bool = False
 
 
 class Connection:
-    """One socket. `sent` is the highest seq that it carried; `over` is set when the next is to be opened."""
+    """One socket. `sent` is the highest seq that it carried; `over` is set when the next is to be opened.
+
+    `kept` are the ids of the pictures that the server has: those of the newest key, each sent once.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.sent = -1
+        self.kept: set[str] = set()
         self.over = asyncio.Event()
 
     async def send(self, key: Key) -> None:
@@ -71,11 +80,22 @@ class Connection:
         self.sent = key.seq
         try:
             async with asyncio.timeout(SEND_TIMEOUT):
-                await self.socket.send(key.message)
+                for message in self._due(key):
+                    await self.socket.send(message)
         except TimeoutError:
             self.socket.transport.abort()
         except websockets.ConnectionClosed:
             self.over.set()
+
+    def _due(self, key: Key) -> list[str | bytes]:
+        """What goes before the key, and the key."""
+        stale, missing = self.kept - key.sources.keys(), key.sources.keys() - self.kept
+        self.kept = set(key.sources)
+        return [
+            *(json.dumps({"type": "forget", "id": name}) for name in stale),
+            *(to_binary({"type": "image", "id": name}, key.sources[name]) for name in missing),
+            key.message,
+        ]
 
 
 class Stream:
@@ -174,13 +194,15 @@ class Stream:
         if self._fatal:
             raise self._fatal
         self._seq += 1
-        message = {
-            "type": "generate",
-            "seq": self._seq,
-            "prompt": prompt,
-            **_wire({**self._drawing, **drawing}),
-        }
-        self._key = Key(self._seq, json.dumps(message), time.monotonic() + timeout)
+        sources: dict[str, bytes] = {}
+
+        def refer(data: bytes) -> str:
+            sources[name := blake2b(data, digest_size=16).hexdigest()] = data
+            return name
+
+        fields = spelled({**self._drawing, **drawing}, refer)
+        message = {"type": "generate", "seq": self._seq, "prompt": prompt, **_wire(fields)}
+        self._key = Key(self._seq, json.dumps(message), time.monotonic() + timeout, sources)
         self._error = None
         self._changed.set()
         if self._connection:
@@ -282,6 +304,8 @@ class Stream:
                     connection.over.set()
                 else:
                     self._fail(self._key, error)
+            case "error" if self._key and message.get("id") in self._key.sources and not self._key.answered:
+                self._fail(self._key, from_message(message))
 
     def _deliver(self, seq: int, picture: Picture) -> None:
         if seq <= self._shown:
@@ -328,9 +352,8 @@ class Stream:
             self._give_up(ConnectionFailed(f"the server is not understood: {error!r}"))
 
 
-def _wire(drawing: Drawing) -> dict[str, Any]:
+def _wire(fields: dict[str, Any]) -> dict[str, Any]:
     """The stream takes a size as width and height. Raises InvalidRequest."""
-    fields: dict[str, Any] = dict(drawing)
     if size := fields.pop("size", None):
         width, _, height = size.partition("x")
         if not (width.isdigit() and height.isdigit()):

@@ -7,7 +7,7 @@ Client: hello{format?, token?}, generate{seq, prompt, model?, seed?, steps?, ...
 A picture to type over is sent once, as a binary message like the server's own whose header is {type: "image", id};
 `generate` then refers to its id in `image`, `mask` or `control.image`, until it is forgotten.
 Server: status, ready, kept{id, width, height}, superseded{through} (of the keys up to that seq, those not yet being
-drawn never will be), error{seq?, code, message, field?, retry_after_ms?}, draining, pong,
+drawn never will be), error{seq? or id?, code, message, field?, retry_after_ms?}, draining, pong,
 and per picture [u32 big-endian header length][UTF-8 JSON header][image bytes].
 A server that leaves says `draining`, sends what it owes and closes with 1012; new sockets get a 503.
 """
@@ -266,10 +266,12 @@ class Conversation:
                 self._shelf.forget(message.id)
                 self._taken = None
             case bytes():
+                name = None
                 try:
-                    await self._keep(*unpack(message))
+                    name, data = unpack(message)
+                    await self._keep(name, data)
                 except OnestrokeError as error:
-                    self._put_error(error)
+                    self._put_error(error, name=name)
             case Hello():
                 self._put_error(InvalidRequest("hello was said already", "type"))
 
@@ -420,10 +422,12 @@ class Conversation:
         self._outbox.put(message)
         self._wake.set()
 
-    def _put_error(self, error: OnestrokeError, seq: int | None = None) -> None:
+    def _put_error(self, error: OnestrokeError, seq: int | None = None, name: str | None = None) -> None:
         message: dict[str, Any] = {"type": "error", "code": error.code, "message": error.message}
         if seq is not None:
             message["seq"] = seq
+        if name is not None:
+            message["id"] = name
         if field := getattr(error, "field", None):
             message["field"] = field
         if error.retry_after is not None:
