@@ -42,6 +42,11 @@ class Place:
     stop: int
 
     @property
+    def shape(self) -> torch.Size:
+        whole: torch.Tensor = self.module.weight  # type: ignore[assignment]
+        return torch.Size((self.stop - self.start, *whole.shape[1:]))
+
+    @property
     def weight(self) -> torch.Tensor:
         """The rows themselves, in a layout that can be read; packed weights as a copy."""
         weight: torch.Tensor = self.module.weight  # type: ignore[assignment]
@@ -141,7 +146,7 @@ class Adapters:
         new = [place for place in places if place not in self._saved]
         on_host = False
         if self._device.type == "cuda":
-            needed = sum(place.weight.nbytes for place in new)
+            needed = sum(place.weight.nbytes for place in new)  # no copies: nothing is packed on a card
             on_host = torch.cuda.mem_get_info(self._device)[0] < needed + SPARE_BYTES
         for place in new:
             self._saved[place] = place.save().cpu() if on_host else place.save()
@@ -173,13 +178,9 @@ def places(
             if network is not None and _is_left_out(network, name):
                 continue
             place = None if network is None else _place(network, name, keys_values)
-            if place is None or not factors.fits(place.weight.shape):
+            if place is None or not factors.fits(place.shape):
                 what = f"{part}.{name} of {factors.down[0].numel()} to {len(factors.up)} features"
-                here = (
-                    "there is none here"
-                    if place is None
-                    else f"here it has the shape {tuple(place.weight.shape)}"
-                )
+                here = f"here it has the shape {tuple(place.shape)}" if place else "there is none here"
                 raise ModelError(f"it is made for another base model: it adapts {what}, and {here}")
             if place.is_packed:
                 rows = len(place.module.weight)  # type: ignore[arg-type]
@@ -198,10 +199,8 @@ def _is_left_out(network: Any, name: str) -> bool:
 
 def _place(network: Any, name: str, keys_values: KeysAndValues | None) -> Place | None:
     """None where `network` has no layer of that name with a weight."""
-    if not hasattr(network, "text_model"):
-        name = name.removeprefix(
-            "text_model."
-        )  # as diffusers does: a CLIP has lost this level in transformers 5
+    if not hasattr(network, "text_model"):  # a level that CLIP has lost in transformers 5; as diffusers does
+        name = name.removeprefix("text_model.")
     *path, last = name.split(".")
     parent, part = network, None
     for step in path:
