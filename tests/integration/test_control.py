@@ -23,11 +23,14 @@ from onestroke.errors import InvalidRequest, ModelError
 from onestroke.levers import Levers
 from onestroke.models.catalog import ModelSpec
 from onestroke.models.choosing import control_of
+from onestroke.pipelines.graphs import recording
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.samplers import SCHEDULERS
+from onestroke.pipelines.warmup import warm_up
 from tests.integration.test_parity import BOUND, OPTIONS, Pictures, draw, largest_difference
 from tests.pictures import colours, source
+from tests.pipelines.test_graphs import Replays
 from tests.pipelines.tiny_models import save_tiny_pipeline, save_tiny_sd, tiny_control
 
 pytestmark = pytest.mark.integration
@@ -269,3 +272,20 @@ def test_an_unknown_controlnet_names_its_field(ours: Pipeline) -> None:
     with pytest.raises(InvalidRequest) as refused:
         ours.prepare(1, request_of(1, control=control("pose")))
     assert refused.value.field == "control.name"
+
+
+@pytest.mark.parametrize("spec", ["sdxl"], indirect=True)
+def test_steered_passes_are_recorded_in_the_warm_up_and_replayed(spec: ModelSpec, ours: Pipeline) -> None:
+    recorder = Replays()
+    replaying = load(spec, device="cpu", dtype="float32", max_batch=2)
+    for graphed in (replaying.denoiser.graphed, *(net.graphed for net in replaying.controls.values())):
+        graphed.recorder = recorder
+    with recording(recorder):
+        timed = warm_up(replaying, lambda stage, fraction: None)
+    assert len([each for each in timed if each.verb == "step"]) == 3 * len(replaying.denoiser.buckets), (
+        "what a ControlNet costs is not taken for what a step costs"
+    )
+    made = recorder.recorded
+    for requests in ([request_of(1, steps=2)], [request_of(1, steps=2), request_of(2, control=None)]):
+        assert largest_difference(draw(replaying, requests), draw(ours, requests)) <= BOUND
+    assert recorder.recorded == made, "nothing is recorded while it serves"
