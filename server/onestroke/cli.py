@@ -283,6 +283,7 @@ def fetch(
     model: Annotated[str, typer.Argument(help="A catalog name or a hub id.")],
     revision: RevisionFlag = None,
     vae: VaeFlag = None,
+    controlnet: ControlFlag = None,
 ) -> None:
     """Bring a model's weights into the hub's cache, only the files that serving it needs; then leave.
 
@@ -290,7 +291,7 @@ def fetch(
     """
     from onestroke.generating import fetch_files
 
-    fetch_files(model, revision, vae or "auto")
+    fetch_files(model, revision, vae or "auto", controlnet or ())
 
 
 @cli.command()

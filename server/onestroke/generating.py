@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,7 +16,7 @@ from onestroke.errors import InvalidRequest
 from onestroke.metrics import Metrics
 from onestroke.models import hub
 from onestroke.models.catalog import FileSpec, VaeSpec
-from onestroke.models.choosing import choose, choose_all, vae_of
+from onestroke.models.choosing import choose, choose_all, vae_of, with_controls
 from onestroke.scheduling.rows import Lane
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
@@ -77,10 +78,11 @@ async def warm(settings: Settings) -> None:
                 print(line)
 
 
-def fetch_files(name: str, revision: str | None, vae: str) -> None:
-    """Bring a model and, where one is named, its VAE into the hub's cache. Raises ModelError."""
-    spec = choose(name, revision=revision, vae=vae).spec
-    extra = vae_of(spec)
+def fetch_files(name: str, revision: str | None, vae: str, controls: Sequence[str] = ()) -> None:
+    """Bring a model and what is named beside it, a VAE and ControlNets, into the hub's cache. Raises ModelError."""
+    (choice,) = with_controls([choose(name, revision=revision, vae=vae)], controls)
+    spec, extra = choice.spec, vae_of(choice.spec)
+    licences = {each.weights: each.licence for each in choice.spec.controls}
     with _bars() as bars:
         task = bars.add_task(spec.name, total=1.0)
 
@@ -90,7 +92,7 @@ def fetch_files(name: str, revision: str | None, vae: str) -> None:
         for each in (spec, *spec.extras, extra):
             if each is None or isinstance(each, Path) or (not isinstance(each, VaeSpec) and each.is_local):
                 continue
-            licence = spec.licence if isinstance(each, FileSpec) else each.licence
+            licence = licences.get(each, spec.licence) if isinstance(each, FileSpec) else each.licence
             place = hub.fetch(each, show)
             bars.console.print(f"{each.name} is in {place} ({licence.name})", highlight=False)
 

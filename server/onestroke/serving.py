@@ -70,6 +70,9 @@ def run(settings: Settings) -> int:
     for spec, why in choices:
         log.info("model", name=spec.name, source=spec.at, why=why, note=spec.note or None)
         log.info("licence", name=spec.licence.name, terms=spec.licence.terms, url=spec.licence.url or None)
+        for control in spec.controls:
+            terms = f"{control.licence.name}, {control.licence.terms}"
+            log.info("ControlNet", name=control.name, source=control.weights.name, licence=terms)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host

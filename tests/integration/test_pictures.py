@@ -278,6 +278,7 @@ def typist(server: Server) -> Iterator[Typist]:
 
 def test_a_picture_is_sent_once_and_typed_over(typist: Typist, http: httpx.Client) -> None:
     assert typist.ready["limits"]["max_pictures"] == 4
+    assert typist.ready["limits"]["preprocess"] == ["none", "canny"]
     assert typist.ready["model"]["controls"] == ["edge"]
     typist.send("sketch", encoded(colours(SIZE)))
     typist.send("lines", encoded(colours((300, 200), 3)))

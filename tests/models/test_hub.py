@@ -254,3 +254,18 @@ def test_a_unet_beside_its_base_takes_its_place(fake: Hub, tmp_path: Path) -> No
     assert not hub.is_cached(SPEC)
     with pytest.raises(ModelError, match=r"nothing\.safetensors is missing"):
         hub.fetch(replace(unet, file="nothing.safetensors"))
+
+
+def test_a_controlnet_is_fetched_beside_its_model_in_half_precision(fake: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "edge"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for name in ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors", "x.bin"):
+        (folder / name).write_bytes(bytes(10))
+    fake.repositories["somebody/edge"] = folder
+    asked = ["fetch", ID, "--controlnet", "edge=somebody/edge"]
+    outcome = CliRunner().invoke(cli, asked, catch_exceptions=False)
+    assert outcome.exit_code == 0
+    assert "somebody/edge is in" in outcome.output
+    assert "diffusion_pytorch_model.fp16.safetensors" in fake.downloaded
+    assert not {"diffusion_pytorch_model.safetensors", "x.bin"} & set(fake.downloaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,11 @@ from onestroke.errors import InvalidRequest
 
 WEAK, STRONG = 100, 200
 """The thresholds that canny ControlNets were trained and are shown with."""
+
+
+def preprocesses() -> list[str]:
+    """What this server can make of a control image before a ControlNet reads it."""
+    return ["none", "canny"] if find_spec("cv2") else ["none"]
 
 
 def edges(image: SourceImage) -> SourceImage:

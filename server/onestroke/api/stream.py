@@ -30,6 +30,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from onestroke.api.adapters import Adapter, uses_of
 from onestroke.api.context import Context, Served
+from onestroke.api.edges import preprocesses
 from onestroke.api.errors import error_response, first_problem
 from onestroke.api.pictures import Preprocess, Steering, Upload, aside, resized, with_pictures
 from onestroke.api.resolve import Ask, resolve
@@ -408,6 +409,7 @@ class Conversation:
                         "max_prompt_chars": self._context.settings.max_prompt_chars,
                         "max_pictures": MAX_PICTURES,
                         "max_picture_bytes": MAX_BYTES,
+                        "preprocess": preprocesses(),
                     },
                 }
             )
