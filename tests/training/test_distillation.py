@@ -18,7 +18,7 @@ from training import add, codes, decoder, diffusion, dmd2, generator, loop, teac
 from training.diffusion import SCHEDULE, STUDENT_STEPS, THINGS, World
 from training.latents import CHANNELS, GRID, Composer, Encoder
 
-WIDTHS = (32, 32, 32, 64, 64)
+WIDTHS = (16, 16, 16, 32, 32)
 
 
 @pytest.fixture
@@ -151,11 +151,11 @@ def test_features_are_the_networks_own(unet: UNet2DConditionModel) -> None:
         maps = diffusion.features(unet, x, t, code, crops)
     assert torch.equal(caught[0].float(), maps[-1])
     assert [tuple(each.shape[1:]) for each in maps] == [
-        (32, 32, 32),
-        (32, 16, 16),
-        (32, 8, 8),
-        (64, 4, 4),
-        (64, 2, 2),
+        (16, 32, 32),
+        (16, 16, 16),
+        (16, 8, 8),
+        (32, 4, 4),
+        (32, 2, 2),
     ]
 
 
