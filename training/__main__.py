@@ -110,7 +110,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="evaluate: where figures and sheets go")
     parser.add_argument("--steps", type=int, help="of the study's trainers (default: the trainer's own)")
     parser.add_argument("--losses", choices=get_args(Losses), default="both", help="add: what it learns from")
-    parser.add_argument("--only", default="", help="ablation: rows whose name holds this")
+    parser.add_argument(
+        "--only", default="", help="ablation: rows whose name holds one of these, with commas"
+    )
     args = parser.parse_args()
 
     import torch

@@ -127,7 +127,7 @@ def measure(
         "diversity": round(measures.feature_diversity(features.view(-1, SEEDS, features.shape[1])), 4),
         "difference between seeds": round(float(np.abs(pairs[:, 0] - pairs[:, 1]).mean()), 4),
         "detail": round(measures.detail(pictures) / art_detail, 3),
-        "decided": round(float(np.abs(sides).clip(0, 1).mean()), 3),
+        "decided": round(float(np.abs(sides).clip(0, 1).mean()), 3) if sides else 1.0,
         "mirrored": share([side > 0 for side in sides]),
         "PSNR": round(float(np.mean(distances)), 2),
     }
@@ -163,7 +163,7 @@ def decoded(truth: Truth) -> Pictures:
 
 
 def run(only: str = "", out: Path = OUT) -> dict[str, Any]:
-    """Measure the rows whose weights are there and whose name holds `only`; merge them into the report in `out`."""
+    """Measure the rows that have weights and whose name holds a part of `only`; merge them into `out`'s report."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.json"
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
@@ -176,7 +176,9 @@ def run(only: str = "", out: Path = OUT) -> dict[str, Any]:
         "art, decoded": partial(decoded, truth),
     }
     jobs |= {row.key: partial(drawn, row) for row in ROWS if row.path is None or row.path.exists()}
-    for name, job in tqdm([(k, v) for k, v in jobs.items() if only in k], unit="row"):
+    for name, job in tqdm(
+        [(k, v) for k, v in jobs.items() if any(part in k for part in only.split(","))], unit="row"
+    ):
         pictures = job()
         report[name] = measure(pictures, eye, truth, reference, detail)
         strip = [pictures[SEEDS * THINGS.index(thing) + seed] for thing in SHOWN for seed in range(SEEDS)]

@@ -14,9 +14,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from training import add, codes, decoder, diffusion, dmd2, generator, loop, teacher
+from training import ablation, add, codes, decoder, diffusion, dmd2, generator, loop, measures, teacher
 from training.diffusion import SCHEDULE, STUDENT_STEPS, THINGS, World
-from training.latents import CHANNELS, GRID, Composer, Encoder
+from training.judge import DualEncoder
+from training.latents import CHANNELS, GRID, Composer, Encoder, Scene
 
 WIDTHS = (16, 16, 16, 32, 32)
 
@@ -261,6 +262,31 @@ def test_weights_and_sheets(
     assert (tmp_path / "add-regression-00001.webp").exists()
     with pytest.raises(SystemExit, match="nowhere"):
         diffusion.load(tmp_path / "nowhere.pt")
+
+
+def test_the_table_measures_true_pictures_as_true(
+    composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right backgrounds, next to no error; half a thing is told from its mirror image; the row is laid out."""
+    monkeypatch.setattr(ablation, "THINGS", THINGS[:2])
+    monkeypatch.setattr(ablation, "ROWS", ())
+    cutout = composer.cutout
+
+    def half(scene: Scene) -> np.ndarray[Any, Any]:
+        whole = cutout(scene).copy()
+        whole[:, 256:] = 0
+        return whole
+
+    monkeypatch.setattr(composer, "cutout", half)
+    truth = ablation.Truth(composer)
+    pictures = truth.draw(0)
+    reference = np.random.default_rng(0).normal(size=(8, 64))
+    row = ablation.measure(pictures, DualEncoder(), truth, reference, measures.detail(pictures))
+    assert row["background"]["share"] == 1
+    assert row["PSNR"] > 25
+    assert row["decided"] > 0.9
+    assert row["detail"] == 1
+    assert ablation.table({"art": row}).count("| art |") == 1
 
 
 def test_heads_listen_to_the_text() -> None:
