@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from importlib.util import find_spec
 
-import numpy as np
 from PIL import Image
 
 from onestroke.core import SourceImage
@@ -24,6 +23,7 @@ def edges(image: SourceImage) -> SourceImage:
     """White edges on black, as PNG. Raises InvalidRequest where OpenCV is not installed."""
     try:
         import cv2
+        import numpy as np  # late, like OpenCV: the server's start does without
     except ImportError as error:
         raise InvalidRequest(
             "control.preprocess canny needs OpenCV on the server (pip install onestroke[control]): give the edges "
