@@ -33,7 +33,7 @@ from tests.pictures import colours, source
 from tests.pipelines.test_graphs import Replays
 from tests.pipelines.tiny_models import save_tiny_pipeline, save_tiny_sd, tiny_control
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 KINDS = {
     "sdxl": (
@@ -48,14 +48,6 @@ MAKE: dict[str, Callable[[Path], ModelSpec]] = {
     "sdxl": save_tiny_pipeline,
     "sd15": lambda folder: save_tiny_sd(folder, "sd15"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

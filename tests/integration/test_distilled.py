@@ -7,7 +7,6 @@ in a file of its own or a LoRA. Their rows ride with strangers of other samplers
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from tests.integration.test_parity import (
 from tests.pipelines.loras import random_factors, save_kohya
 from tests.pipelines.tiny_models import SIZE, save_tiny_pipeline, save_tiny_sd, tiny_vae
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 PUBLISHED: dict[str, Any] = {
     "timestep_spacing": "leading",
@@ -68,14 +67,6 @@ CARDS: dict[str, tuple[str, dict[str, Any], list[int] | None]] = {
     "sd14": ("DDIMScheduler", {}, None),
 }
 """The scheduler, its changed values and the timesteps that the system's model card (MIT, ByteDance, ...) gives."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from tests.integration.test_parity import BOUND, OPTIONS, Pictures, draw, larges
 from tests.pictures import colours, source
 from tests.pipelines.tiny_models import save_tiny_pipeline, save_tiny_sd
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 KINDS = {
     "sdxl": diffusers.StableDiffusionXLImg2ImgPipeline,
@@ -39,14 +39,6 @@ GUIDANCE: dict[str, dict[str, Any]] = {
     "guided": {"guidance_scale": 3.0},
     "negative": {"guidance_scale": 3.0, "negative_prompt": "blue dogs"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 MAKE: dict[str, Callable[..., ModelSpec]] = {

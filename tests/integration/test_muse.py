@@ -7,7 +7,7 @@ within BOUND levels of 255; each comparison is shown to fail when one thing is w
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,21 +30,13 @@ from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow
 from tests.pipelines.tiny_models import SIZE, save_tiny_muse
 from tests.servers import serving
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 BOUND = 1
 """The largest difference from the oracle's picture in fp32, in levels of 255."""
 
 Pixels = npt.NDArray[Any]
 Tamper = Callable[[MuseRow], None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=["amused-256", "amused-512"])

@@ -28,7 +28,7 @@ from onestroke.pipelines.rows import Row
 from onestroke.pipelines.samplers import SCHEDULERS
 from tests.pipelines.tiny_models import save_tiny_pipeline, save_tiny_sd
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 BOUND = 2
 """The largest difference from the oracle in fp32, in levels of 255."""
@@ -39,15 +39,6 @@ HAS_EMBEDDED = (EMBEDDED_FOLDER / "model_index.json").is_file()
 WORDS = {"embedded": "a red apple on a blue background"}
 KINDS = {"sdxl": diffusers.StableDiffusionXLPipeline, "sd": diffusers.StableDiffusionPipeline}
 OPTIONS: dict[str, dict[str, Any]] = {"sdxl": {"add_watermarker": False}, "sd": {"safety_checker": None}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    """Small models gain little from more, and waiting for one another on a busy machine costs minutes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

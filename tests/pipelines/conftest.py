@@ -29,14 +29,22 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     return save_tiny_pipeline(tmp_path_factory.mktemp("tiny"))
 
 
+def loaded(spec: ModelSpec, dtype: str) -> Pipeline:
+    """With the batch sizes of two threads, which serve one thread as well."""
+    before = torch.get_num_threads()
+    pipeline = load(spec, device="cpu", dtype=dtype, threads=2)
+    torch.set_num_threads(before)
+    return pipeline
+
+
 @pytest.fixture(scope="session", params=["float32", "bfloat16"])
 def pipeline(spec: ModelSpec, request: pytest.FixtureRequest) -> Pipeline:
-    return load(spec, device="cpu", dtype=request.param, threads=2)
+    return loaded(spec, request.param)
 
 
 @pytest.fixture(scope="session")
 def pipeline32(spec: ModelSpec) -> Pipeline:
-    return load(spec, device="cpu", dtype="float32", threads=2)
+    return loaded(spec, "float32")
 
 
 @pytest.fixture(scope="session")

@@ -236,8 +236,8 @@ async def _events(
             }
             yield f"event: {kind}.completed\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
     except OnestrokeError as error:
-        _, kind = status_of(error)
-        body = envelope(error.message, kind, getattr(error, "field", None), error.code)
+        _, error_type = status_of(error)
+        body = envelope(error.message, error_type, getattr(error, "field", None), error.code)
         yield b"event: error\ndata: " + msgspec.json.encode(body) + b"\n\n"
 
 

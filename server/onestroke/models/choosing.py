@@ -375,21 +375,18 @@ def _described_muse(folder: Path, name: str, description: str) -> ModelSpec:
     tokens = read_json(folder / "transformer" / "config.json").get("sample_size", 16)
     levels = len(read_json(folder / "vqvae" / "config.json").get("block_out_channels", ())) or 5
     side = tokens * 2 ** (levels - 1)
-    return replace(
-        AMUSED,
-        name=name,
-        source=str(folder),
-        description=description,
-        licence=UNKNOWN,
-        sizes=((side, side),),
-        download_bytes=0,
-        memory_bytes=0,
-    )
+    return _like(AMUSED, folder, name, description, sizes=((side, side),))
 
 
 def _described_whole(folder: Path, name: str, description: str, kind: str) -> ModelSpec:
     """A pipeline's own defaults are not known here: those of the catalog's row of its class are taken."""
     row = next((row for row in CATALOG.values() if row.pipeline == kind), WHOLE)
+    note = f"a {kind}, sampled like {row.name}; --recipe takes another row's, a request says its own"
+    return _like(row, folder, name, description, pipeline=kind, note=note)
+
+
+def _like(row: ModelSpec, folder: Path, name: str, description: str, **values: Any) -> ModelSpec:
+    """The model in `folder`, sampled as `row` is; what the row knows of its own files is not known of these."""
     return replace(
         row,
         name=name,
@@ -397,10 +394,9 @@ def _described_whole(folder: Path, name: str, description: str, kind: str) -> Mo
         revision=None,
         description=description,
         licence=UNKNOWN,
-        pipeline=kind,
         download_bytes=0,
         memory_bytes=0,
-        note=f"a {kind}, sampled like {row.name}; --recipe takes another row's, a request says its own",
+        **values,
     )
 
 

@@ -23,7 +23,7 @@ from onestroke.pipelines.encoder import PictureEncoder
 from onestroke.pipelines.fp8 import quantise
 from onestroke.pipelines.graphs import CudaGraphs
 from onestroke.pipelines.layers import has_bf16, specialise
-from onestroke.pipelines.memory import check_device_memory, check_together
+from onestroke.pipelines.memory import check_together, moving
 from onestroke.pipelines.parts import Parts, memory_needed, read_parts, read_vae
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Progress
@@ -140,14 +140,8 @@ def load(
         *parts.controls.values(),
         *([tiny] if tiny is not None else []),
     )
-    check_device_memory(spec.name, networks, where)
-    progress(f"moving {spec.name} to {where}", 1.0)
-    try:
-        pipeline = assemble(spec, parts, where, kind, max_batch, levers, tiny)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"{spec.name} does not fit into the memory of {where}") from error
-    progress(f"loaded {spec.name}", 1.0)
-    return pipeline
+    with moving(spec.name, networks, where, progress):
+        return assemble(spec, parts, where, kind, max_batch, levers, tiny)
 
 
 def pick_device(name: str) -> torch.device:

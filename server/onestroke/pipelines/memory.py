@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from onestroke.errors import ModelError
+from onestroke.pipelines.rows import Progress
 
 WORKING_SPACE = 1.5
 """Of the weights: at SDXL's size, in bf16 on a CPU, 6.9 GB of them took 10.5 GB at most, packing and one picture
@@ -56,6 +58,23 @@ def check_device_memory(name: str, modules: Iterable[torch.nn.Module], device: t
             f"{name} needs {needed / 1e9:.1f} GB on {device}, which has {free / 1e9:.1f} of {total / 1e9:.1f} GB "
             "free: stop what else runs there, or serve a smaller model"
         )
+
+
+@contextmanager
+def moving(
+    name: str, modules: Iterable[torch.nn.Module], device: torch.device, progress: Progress
+) -> Iterator[None]:
+    """Check that `modules` fit into `device`, and say so before and after the block that moves them there.
+
+    Raises ModelError where they do not fit.
+    """
+    check_device_memory(name, modules, device)
+    progress(f"moving {name} to {device}", 1.0)
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{name} does not fit into the memory of {device}") from error
+    progress(f"loaded {name}", 1.0)
 
 
 def available_bytes() -> int | None:

@@ -73,7 +73,7 @@ def read_parts(
 
     Raises ModelError for whatever is missing, damaged, too large or of another kind.
     """
-    source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
+    source = located(spec, progress)
     with explained(spec.name, spec.source):
         parts = (_from_folder if source.is_dir() else _from_file)(spec, source, dtype, progress)
     for lora in spec.loras:
@@ -99,9 +99,9 @@ def read_parts(
     return parts
 
 
-def located(extra: FileSpec, progress: Progress = lambda stage, fraction: None) -> Path:
-    """Where `extra` is on this machine, fetched if need be. Raises ModelError."""
-    return Path(extra.source) if extra.is_local else hub.fetch(extra, progress)
+def located(spec: ModelSpec | FileSpec, progress: Progress = lambda stage, fraction: None) -> Path:
+    """Where the files of `spec` are on this machine, fetched if need be. Raises ModelError."""
+    return Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
 
 
 def read_other_unet(place: Path, model: Path, dtype: torch.dtype) -> Any:
@@ -131,7 +131,7 @@ def read_vae(spec: ModelSpec, dtype: torch.dtype, progress: Progress = lambda st
     wanted = vae_of(spec)
     if wanted is None:
         what, part = f"the VAE of {spec.name}", "vae"
-        source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
+        source = located(spec, progress)
     else:
         what, part = f"the VAE {spec.vae}", ""
         source = hub.fetch(wanted, progress) if isinstance(wanted, VaeSpec) else wanted

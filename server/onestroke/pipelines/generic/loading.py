@@ -15,14 +15,13 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from onestroke.errors import ModelError
 from onestroke.levers import Levers, check_plain
-from onestroke.models import hub
 from onestroke.models.catalog import ModelSpec
 from onestroke.models.folders import INDEX, names_in, parts_of, read_json
 from onestroke.pipelines.generic.calls import Call, pipeline_class
 from onestroke.pipelines.generic.pipeline import WholePipeline
 from onestroke.pipelines.loading import power_buckets
-from onestroke.pipelines.memory import check_device_memory, check_memory
-from onestroke.pipelines.parts import explained, parameters_of, read_part
+from onestroke.pipelines.memory import check_memory, moving
+from onestroke.pipelines.parts import explained, located, parameters_of, read_part
 from onestroke.pipelines.rows import Progress
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
@@ -43,7 +42,7 @@ def load(
     Raises ModelError when the model cannot be loaded, and says why; also for a lever that it does not have.
     """
     check_plain(levers, spec.name)
-    source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
+    source = located(spec, progress)
     with explained(spec.name, spec.source):
         index = read_json(source / INDEX)
         kind = pipeline_class(str(index.get("_class_name")))
@@ -53,13 +52,8 @@ def load(
         options = {name: index[name] for name in inspect.signature(kind.__init__).parameters if name in index}
         pipeline = kind(**{**options, **parts})
     networks = [part for part in parts.values() if isinstance(part, torch.nn.Module)]
-    check_device_memory(spec.name, networks, device)
-    progress(f"moving {spec.name} to {device}", 1.0)
-    try:
+    with moving(spec.name, networks, device, progress):
         pipeline.to(device)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"{spec.name} does not fit into the memory of {device}") from error
-    progress(f"loaded {spec.name}", 1.0)
     return WholePipeline(call, pipeline, device, dtype, power_buckets(max_batch))
 
 

@@ -11,18 +11,17 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from onestroke.errors import ModelError
 from onestroke.levers import Levers, check_plain, resolved
-from onestroke.models import hub
 from onestroke.models.catalog import ModelSpec
 from onestroke.models.folders import SCHEDULER, components, names_in, read_json, weights_of
 from onestroke.pipelines.decoder import safe_dtype
 from onestroke.pipelines.layers import specialise
 from onestroke.pipelines.loading import TEXT_BUCKETS, power_buckets
-from onestroke.pipelines.memory import check_device_memory, check_memory
+from onestroke.pipelines.memory import check_memory, moving
 from onestroke.pipelines.muse.codec import TokenCodec
 from onestroke.pipelines.muse.pipeline import MusePipeline
 from onestroke.pipelines.muse.sampling import Rule, rule_of
 from onestroke.pipelines.muse.transformer import MaskedTransformer
-from onestroke.pipelines.parts import explained, parameters, read_part
+from onestroke.pipelines.parts import explained, located, parameters, read_part
 from onestroke.pipelines.rows import Progress
 from onestroke.pipelines.text import TextEncoder
 
@@ -43,20 +42,14 @@ def load(
     """
     check_plain(levers, spec.name)
     levers = resolved(levers, device.type)
-    source = Path(spec.source) if spec.is_local else hub.fetch(spec, progress)
+    source = located(spec, progress)
     with explained(spec.name, spec.source):
         networks = _read(spec, source, dtype, progress)
         rule = rule_of({**read_json(source / SCHEDULER), **dict(spec.scheduler)})
         _check_fit(networks, rule)
         tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", local_files_only=True)
-    check_device_memory(spec.name, networks.values(), device)
-    progress(f"moving {spec.name} to {device}", 1.0)
-    try:
-        pipeline = _assemble(spec, networks, tokenizer, rule, device, dtype, max_batch, levers)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"{spec.name} does not fit into the memory of {device}") from error
-    progress(f"loaded {spec.name}", 1.0)
-    return pipeline
+    with moving(spec.name, networks.values(), device, progress):
+        return _assemble(spec, networks, tokenizer, rule, device, dtype, max_batch, levers)
 
 
 def _read(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Progress) -> dict[str, Any]:
