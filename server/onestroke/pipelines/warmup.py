@@ -12,6 +12,7 @@ import torch
 
 from onestroke.core import Control, GenerationRequest, SourceImage
 from onestroke.errors import ModelError
+from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.attention import counted_shapes, device_clock, fastest
 from onestroke.pipelines.images import encode_image
 from onestroke.pipelines.rows import Progress, Timed
@@ -140,10 +141,14 @@ def _jobs(pipeline: Pipeline) -> Iterator[_Job]:
 
 def sample_row(pipeline: Any, seed: int) -> Any:
     """A row of an engine at its model's defaults."""
-    spec = pipeline.spec
+    return pipeline.prepare(-1 - seed, sample_request(pipeline.spec, seed))
+
+
+def sample_request(spec: ModelSpec, seed: int) -> GenerationRequest:
+    """One picture at the defaults of `spec`, unguided."""
     width, height = spec.default_size
     steps = spec.default_steps
-    request = GenerationRequest(
+    return GenerationRequest(
         model=spec.name,
         prompt=f"warming up {seed}",
         seed=seed,
@@ -152,8 +157,8 @@ def sample_row(pipeline: Any, seed: int) -> Any:
         timesteps=dict(spec.timesteps).get(steps),
         width=width,
         height=height,
+        whole=spec.whole,
     )
-    return pipeline.prepare(-1 - seed, request)
 
 
 def one_picture(pipeline: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from onestroke.pipelines.generic.calls import Call
 from onestroke.pipelines.images import Pixels, encode_image
 from onestroke.pipelines.pipeline import check_request
 from onestroke.pipelines.rows import Progress, Timed
-from onestroke.pipelines.warmup import synchronize
+from onestroke.pipelines.warmup import sample_request, synchronize
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +131,7 @@ class WholePipeline:
         sizes = (1, *self._buckets)
         for done, n in enumerate(sizes):
             progress(f"warming up, {n} of {self.max_batch} in a call", done / len(sizes))
-            rows = [WholeRow(-1 - seed, self._default(seed)) for seed in range(n)]
+            rows = [WholeRow(-1 - request.seed, request) for request in self._samples(n)]
             began = time.perf_counter()
             try:
                 failed = self.step(rows).failed
@@ -155,20 +155,10 @@ class WholePipeline:
         progress("warm", 1.0)
         return samples
 
-    def _default(self, seed: int) -> GenerationRequest:
-        spec = self.spec
-        width, height = spec.default_size
-        return GenerationRequest(
-            model=spec.name,
-            prompt=f"warming up {seed}",
-            seed=seed,
-            steps=spec.default_steps,
-            guidance_scale=spec.guidance_scale,
-            sampler=spec.sampler,
-            width=width,
-            height=height,
-            whole=True,
-        )
+    def _samples(self, n: int) -> list[GenerationRequest]:
+        """Guided where the model's own recipe is: a call that is not takes another way."""
+        guidance = self.spec.guidance_scale
+        return [replace(sample_request(self.spec, seed), guidance_scale=guidance) for seed in range(n)]
 
     def notes(self) -> list[str]:
         """What it runs in, for the log."""
