@@ -57,7 +57,7 @@ class FitKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """An encoded picture (PNG, JPEG or WebP) of its request's size; `digest` stands for it wherever it is compared.
+    """An encoded picture (PNG, JPEG or WebP) of the size that is drawn; `digest` stands for it in comparisons.
 
     `resized_from` is the (width, height) that it came in, None where it came as it is.
     """
@@ -69,6 +69,19 @@ class SourceImage:
     @classmethod
     def of(cls, data: bytes, resized_from: tuple[int, int] | None = None) -> SourceImage:
         return cls(blake2b(data, digest_size=16).hexdigest(), data, resized_from)
+
+
+class Margins(NamedTuple):
+    """Pixels of the drawn picture on each side of the one that it goes on from."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+    def within(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) that they leave of `size`; not above 0 where they are too wide."""
+        return size[0] - self.left - self.right, size[1] - self.top - self.bottom
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +106,8 @@ class GenerationRequest:
     pass, however many steps.
 
     `image` is the picture to start from. On a UNet `strength`, above 0 to 1, is then the share of the steps that
-    are taken (image-to-image); Muse paints anew what is white in `mask`, or edits freely without one.
+    are taken (image-to-image). Muse paints anew what is white in `mask`, or around the picture, which is then of
+    the size that `expand` leaves, or edits freely without either.
     """
 
     model: str
@@ -115,6 +129,7 @@ class GenerationRequest:
     image: SourceImage | None = None
     strength: float | None = None
     mask: SourceImage | None = None
+    expand: Margins | None = None
     control: Control | None = None
     embeds_guidance: bool = False
 

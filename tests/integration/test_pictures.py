@@ -139,6 +139,14 @@ def test_in_mixed_traffic_every_picture_is_the_one_it_gets_alone(http: httpx.Cli
         ("control.preprocess", {"control": {"image": LINES, "preprocess": "hed"}}),
         ("mask", {"image": START, "mask": START}),
         ("mask", {"mask": START}),
+        ("expand", {"expand": {"left": 8}}),
+        ("expand", {"image": START, "expand": {"left": 8}}),
+        ("expand", {"image": START, "model": "muse", "expand": {}}),
+        ("expand", {"image": START, "model": "muse", "expand": {"left": 6}}),
+        ("expand", {"image": START, "model": "muse", "expand": {"left": 32, "right": 32}}),
+        ("expand", {"image": START, "model": "muse", "expand": {"left": 8}, "mask": START}),
+        ("expand.top", {"image": START, "model": "muse", "expand": {"top": -8}}),
+        ("expand.up", {"image": START, "model": "muse", "expand": {"up": 8}}),
         ("control.strength", {"control": {"image": LINES, "strength": 1}}),
     ],
 )
@@ -203,6 +211,41 @@ def test_without_a_mask_muse_edits_freely_as_the_paper_does(sdk: openai.OpenAI, 
     assert answer.headers["x-steps"] == "100"
 
 
+def test_muse_paints_around_a_picture_on_every_face(
+    server: Server, sdk: openai.OpenAI, typist: Typist, http: httpx.Client
+) -> None:
+    """The same as inpainting what lies around it, its edges drawn out."""
+    part = colours((48, 32))
+    around = ((32, 0), (8, 8), (0, 0))
+    canvas = Image.fromarray(np.pad(np.asarray(part), around, mode="edge"))
+    outside = Image.new("L", SIZE, 255)
+    outside.paste(0, (8, 32, 56, 64))
+    given = [base64.b64encode(encoded(each)).decode() for each in (part, canvas, outside)]
+    margins: Any = {"left": 8, "top": 32, "right": 8}
+    fields: Any = {"model": "muse", "guidance_scale": 3}
+    answer = draw(http, image=given[0], expand=margins, **fields)
+    assert "x-image-resized-from" not in answer.headers
+    painted = pixels(answer)
+    assert np.array_equal(painted, pixels(draw(http, image=given[1], mask=given[2], **fields)))
+    elsewhere = draw(http, image=given[0], expand={"left": 16, "top": 32}, **fields)
+    assert not np.array_equal(painted, pixels(elsewhere))
+
+    data = encoded(part)
+    extra = {"guidance_scale": 3, "expand": margins}
+    (by_sdk,) = edited(sdk, model="muse", image=("part.png", data, "image/png"), extra=extra)
+    typist.send("part", data)
+    _, typed = typist.draw(1, image="part", expand=margins, **fields)
+    with Client(server.url) as client:
+        by_client = client.generate(
+            "a cat", format="png", seed=5, steps=4, image=data, expand=margins, **fields
+        )
+    for other in (by_sdk, typed, np.asarray(Image.open(io.BytesIO(by_client.data)).convert("RGB"), int)):
+        assert np.array_equal(painted, other)
+
+    larger = draw(http, image=START, expand=margins, **fields)
+    assert larger.headers["x-image-resized-from"] == "64x64"
+
+
 def test_an_edit_streams_its_completed_picture(sdk: openai.OpenAI) -> None:
     (event,) = sdk.images.edit(image=PICTURE, prompt="a cat", stream=True, extra_body={"seed": 5})
     assert event.type == "image_edit.completed"
@@ -221,6 +264,9 @@ def test_an_edit_streams_its_completed_picture(sdk: openai.OpenAI) -> None:
         ("mask", {"model": "muse"}, {"image": PICTURE, "mask": ("m.png", encoded(Image.new("L", SIZE)))}),
         ("strength", {"strength": "0"}, {"image": PICTURE}),
         ("strength", {"model": "muse", "strength": "0.5"}, {"image": PICTURE}),
+        ("expand.left", {"model": "muse", "expand[left]": "wide"}, {"image": PICTURE}),
+        ("expand", {"model": "muse", "expand[left]": "8", "expand": "8"}, {"image": PICTURE}),
+        ("expand", {"expand[left]": "8"}, {"image": PICTURE}),
         ("n", {"n": "eleven"}, {"image": PICTURE}),
         ("input_fidelity", {"input_fidelity": "high"}, {"image": PICTURE}),
         ("response_format", {"response_format": "url"}, {"image": PICTURE}),

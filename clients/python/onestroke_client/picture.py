@@ -36,12 +36,22 @@ class Control(TypedDict, total=False):
     preprocess: Literal["none", "canny"]
 
 
+class Expand(TypedDict, total=False):
+    """Pixels of the drawn picture on each side of the one given, which fills the rest; 0 where none are said."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
 class Drawing(TypedDict, total=False):
     """What may be said beside the prompt; the server's model has a default for each.
 
     `size` is "WIDTHxHEIGHT"; `quality` is 1-100, for JPEG and WebP; `negative_prompt` wants a
     `guidance_scale` above 1. `image` is a file's bytes (PNG, JPEG, WebP) to start from: `strength` (above 0 to 1)
-    says how far to leave it behind, and on Muse models `mask` what of it is painted anew.
+    says how far to leave it behind, and on Muse models `mask` what of it is painted anew, or `expand` how much is
+    painted around it.
     """
 
     model: str
@@ -56,6 +66,7 @@ class Drawing(TypedDict, total=False):
     image: bytes
     strength: float
     mask: bytes
+    expand: Expand
     control: Control
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -11,9 +13,11 @@ from starlette.requests import Request
 from onestroke.errors import InvalidRequest
 
 MAX_FIELDS, MAX_FIELD_BYTES = 40, 1 << 16
+NESTED = re.compile(r"(\w+)\[(\w+)\]")
+"""How clients, OpenAI's SDK among them, write the field of an object in a form."""
 
 
-async def read_form(request: Request, files: Collection[str]) -> tuple[dict[str, str], dict[str, bytes]]:
+async def read_form(request: Request, files: Collection[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Fields and files by name; `files` are those that may be, alone or as NAME[]. Raises InvalidRequest."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidRequest("the body must be a multipart form: Content-Type: multipart/form-data")
@@ -40,4 +44,15 @@ async def read_form(request: Request, files: Collection[str]) -> tuple[dict[str,
                 fields[name] = value
     finally:
         await form.close()
-    return fields, found
+    return _nested(fields), found
+
+
+def _nested(fields: dict[str, str]) -> dict[str, Any]:
+    """NAME[KEY] as KEY of the object NAME."""
+    made: dict[str, Any] = {name: value for name, value in fields.items() if not NESTED.fullmatch(name)}
+    for name, value in fields.items():
+        if inner := NESTED.fullmatch(name):
+            if isinstance(made.setdefault(inner[1], {}), str):
+                raise InvalidRequest(f"{inner[1]} was given twice: one is taken", inner[1])
+            made[inner[1]][inner[2]] = value
+    return made

@@ -24,6 +24,7 @@ from onestroke.api.errors import envelope, first_problem, status_of
 from onestroke.api.forms import read_form
 from onestroke.api.pictures import with_pictures
 from onestroke.api.resolve import Ask, find_model, resolve
+from onestroke.api.schemas import Expand, margins_of
 from onestroke.core import GenerationRequest, ImageFormat, Picture
 from onestroke.errors import InvalidRequest, OnestrokeError
 from onestroke.models.catalog import ModelSpec
@@ -88,14 +89,15 @@ class ImageGeneration(BaseModel):
 
 
 class ImageEdit(ImageGeneration):
-    """OpenAI's edit, beside its files `image` and `mask`; `strength` is for image-to-image."""
+    """OpenAI's edit, beside its files `image` and `mask`; `strength` is for image-to-image, `expand` for Muse."""
 
     moderation: None = None
     input_fidelity: Literal["low"] | None = None
     strength: float | None = None
+    expand: Expand | None = None
 
     def ask(self, context: Context) -> Ask:
-        return replace(super().ask(context), strength=self.strength)
+        return replace(super().ask(context), strength=self.strength, expand=margins_of(self.expand))
 
 
 @router.post("/images/generations", response_model=None)
@@ -116,7 +118,9 @@ FORM = {
                     "type": "object",
                     "required": ["image", "prompt"],
                     "properties": {
-                        **ImageEdit.model_json_schema()["properties"],
+                        **ImageEdit.model_json_schema(ref_template="#/components/schemas/{model}")[
+                            "properties"
+                        ],
                         "image": {"type": "string", "format": "binary"},
                         "mask": {"type": "string", "format": "binary"},
                     },
@@ -132,7 +136,8 @@ async def edit_images(context: Served, request: Request) -> Response:
     """Draw `n` pictures from the one in `image` (PNG, JPEG, WebP).
 
     SDXL and SD models: image-to-image, by `strength`. Muse models: what `mask` covers is painted anew, what is
-    transparent or else white; without one the picture is edited towards the prompt.
+    transparent or else white, or what `expand` puts around the picture (`expand[left]=64`); without either the
+    picture is edited towards the prompt.
     """
     fields, files = await read_form(request, ("image", "mask"))
     if "image" not in files:

@@ -1,7 +1,8 @@
 """Pictures that come in: checked, turned upright, brought to the size that is drawn; never on the event loop.
 
 Any of PNG, JPEG and WebP is taken, told by its first bytes, up to MAX_BYTES and MAX_PIXELS, still pictures only.
-A picture of another size than the drawn one is cut to its proportions round the middle and scaled.
+A picture of another size than the drawn one is cut to its proportions round the middle and scaled; where more is
+painted around it (`expand`), to what that leaves of the drawn one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from onestroke.api.edges import edges
 from onestroke.api.resolve import Ask, check_start, control_name, drawn_size, find_model
-from onestroke.core import Control, GenerationRequest, SourceImage
+from onestroke.core import Control, GenerationRequest, Margins, SourceImage
 from onestroke.errors import InvalidRequest, Overloaded
 from onestroke.models.catalog import ModelSpec
 
@@ -94,7 +95,8 @@ def _read(
     first = start or guide
     auto = ask.size in (None, "auto") and first is not None
     size = nearest(first.size, spec.sizes) if first and auto else drawn_size(ask.size, spec)
-    ask = replace(ask, size="{}x{}".format(*size), image=None if start is None else start.fit(size))
+    inside = _inside(ask.expand, size) if ask.expand else size
+    ask = replace(ask, size="{}x{}".format(*size), image=None if start is None else start.fit(inside))
     if mask is not None and start is not None:
         ask = replace(ask, mask=_mask(Upload(mask, "mask"), start.size, size))
     if guide is None or steering is None:
@@ -103,6 +105,19 @@ def _read(
     if steering.preprocess == "canny":
         fitted = edges(fitted)
     return replace(ask, control=Control(steering.name or "", fitted, steering.scale))
+
+
+def _inside(expand: Margins, size: Size) -> Size:
+    """What `expand` leaves of `size` for the picture. Raises InvalidRequest."""
+    inside = expand.within(size)
+    if min(inside) < 1:
+        raise InvalidRequest(
+            "expand leaves no room for the picture in the {}x{} that are drawn: give smaller margins".format(
+                *size
+            ),
+            "expand",
+        )
+    return inside
 
 
 def _mask(mask: Upload, of: Size, size: Size) -> SourceImage:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from onestroke.api.adapters import Adapter, uses_in, uses_of
 from onestroke.api.context import Context, Served
 from onestroke.api.drawing import draw, tenant_of
-from onestroke.api.pictures import Preprocess, Steering, resized, with_pictures
+from onestroke.api.pictures import resized, with_pictures
 from onestroke.api.resolve import Ask, resolve
+from onestroke.api.schemas import ControlImage, Expand, margins_of
 from onestroke.core import ImageFormat, Picture
 
 router = APIRouter(prefix="/v1", tags=["raw"])
@@ -45,17 +46,6 @@ class GenerateQuery(Generate):
         return Ask(**{**self.model_dump(), "adapters": uses_in(self.adapters)})
 
 
-class ControlImage(BaseModel):
-    """What a ControlNet steers by; its name may be left out where there is one."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    image: str = Field(description="Base64 or a data URL of a PNG, JPEG or WebP picture.")
-    name: str | None = None
-    scale: float = 1.0
-    preprocess: Preprocess = Field("none", description="canny: steer by the picture's edges.")
-
-
 class GenerateBody(Generate):
     """What a POST takes beside them: a picture to start from, and one to steer by."""
 
@@ -66,12 +56,17 @@ class GenerateBody(Generate):
     mask: str | None = Field(
         None, description="What of `image` a Muse model paints anew: what is transparent, or else white."
     )
+    expand: Expand | None = Field(
+        None, description="Outpainting: how many pixels a Muse model paints on each side of `image`."
+    )
     control: ControlImage | None = Field(None, description="A picture that a ControlNet steers by.")
     adapters: list[Adapter] = Field([], description="LoRAs and their scales.")
 
     def ask(self) -> Ask:
         plain = self.model_dump(exclude={"image", "mask", "control"})
-        return Ask(**{**plain, "adapters": uses_of(self.adapters)})
+        return Ask(
+            **{**plain, "adapters": uses_of(self.adapters), "expand": margins_of(self.expand)},
+        )
 
 
 IMAGE: dict[int | str, dict[str, Any]] = {
@@ -90,7 +85,7 @@ async def generate_get(
 @router.post("/generate", response_class=Response, responses=IMAGE)
 async def generate_post(body: GenerateBody, context: Served, request: Request) -> Response:
     """One picture as bytes; seed and timings stand in the headers."""
-    steering = Steering(**body.control.model_dump()) if body.control else None
+    steering = body.control.steering() if body.control else None
     ask = await with_pictures(body.ask(), context.specs, image=body.image, mask=body.mask, steering=steering)
     return await _generate(body, ask, context, request)
 

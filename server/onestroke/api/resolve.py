@@ -15,6 +15,7 @@ from onestroke.core import (
     DecoderName,
     GenerationRequest,
     ImageFormat,
+    Margins,
     SourceImage,
 )
 from onestroke.errors import InvalidRequest, UnknownModel
@@ -51,6 +52,7 @@ class Ask:
     image: SourceImage | None = None
     strength: float | None = None
     mask: SourceImage | None = None
+    expand: Margins | None = None
     control: Control | None = None
     decoder: DecoderName = "full"
     adapters: Sequence[AdapterUse] = ()
@@ -83,7 +85,9 @@ def resolve(
     if not 0 <= seed <= MAX_SEED - n:
         raise InvalidRequest(f"seed must be from 0 to 2^53 - n, got {seed}", "seed")
     strength = _strength(ask, spec)
-    free = spec.family == "muse" and ask.image is not None and ask.mask is None
+    if ask.expand is not None and ask.image is None:
+        raise InvalidRequest("expand goes with image: give the picture to go on from", "expand")
+    free = spec.family == "muse" and ask.image is not None and ask.mask is None and ask.expand is None
     steps = ask.steps
     if steps is None:
         steps = min(FREE_STEPS, spec.max_steps) if free else _default_steps(spec, strength)
@@ -139,6 +143,7 @@ def resolve(
             image=ask.image,
             strength=strength,
             mask=ask.mask,
+            expand=ask.expand,
             control=ask.control,
         )
         for i in range(n)
@@ -162,10 +167,15 @@ def check_start(ask: Ask, spec: ModelSpec, *, masked: bool = False) -> None:
                 f"{spec.name} takes no strength: give a mask of what is to be painted anew, or leave it out",
                 "strength",
             )
-    elif masked:
+        if ask.expand is not None and masked:
+            raise InvalidRequest("expand paints around the picture: leave it out, or mask", "expand")
+        if ask.expand is not None and not any(ask.expand):
+            raise InvalidRequest("expand by 0 on every side: say which side is to grow", "expand")
+    elif masked or ask.expand is not None:
+        field = "mask" if masked else "expand"
         raise InvalidRequest(
-            f"mask is for Muse models, and {spec.name} is none: leave it out, or serve one (amused-256)",
-            "mask",
+            f"{field} is for Muse models, and {spec.name} is none: leave it out, or serve one (amused-256)",
+            field,
         )
     elif ask.strength is not None and not 0 < ask.strength <= 1:
         raise InvalidRequest(

@@ -32,8 +32,9 @@ from onestroke.api.adapters import Adapter, uses_of
 from onestroke.api.context import Context, Served
 from onestroke.api.edges import preprocesses
 from onestroke.api.errors import error_response, first_problem
-from onestroke.api.pictures import Preprocess, Steering, Upload, aside, resized, with_pictures
+from onestroke.api.pictures import Upload, aside, resized, with_pictures
 from onestroke.api.resolve import Ask, resolve
+from onestroke.api.schemas import ControlImage, Expand, margins_of
 from onestroke.core import ImageFormat, Picture
 from onestroke.errors import Cancelled, InvalidRequest, OnestrokeError, Unavailable
 from onestroke.scheduling.rows import Lane
@@ -69,12 +70,8 @@ Name = Annotated[str, Field(min_length=1, max_length=64)]
 """What a client calls a picture that it has sent."""
 
 
-class ControlImage(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class KeptControl(ControlImage):
     image: Name
-    name: str | None = None
-    scale: float = 1.0
-    preprocess: Preprocess = "none"
 
 
 class Key(BaseModel):
@@ -95,7 +92,8 @@ class Key(BaseModel):
     image: Name | None = None
     strength: float | None = None
     mask: Name | None = None
-    control: ControlImage | None = None
+    expand: Expand | None = None
+    control: KeptControl | None = None
 
 
 class Forget(BaseModel):
@@ -297,8 +295,8 @@ class Conversation:
         steering = None
         if key.control:
             data = self._shelf.get(key.control.image, "control.image")
-            steering = Steering(**{**key.control.model_dump(), "image": data})
-        asked = (ask.model, ask.size, ask.strength, given, steering)
+            steering = replace(key.control.steering(), image=data)
+        asked = (ask.model, ask.size, ask.strength, ask.expand, given, steering)
         if self._taken is None or self._taken[0] != asked:
             self._taken = asked, await with_pictures(ask, self._context.specs, **given, steering=steering)
         taken = self._taken[1]
@@ -323,6 +321,7 @@ class Conversation:
             decoder="tiny",
             adapters=uses_of(key.adapters),
             strength=key.strength,
+            expand=margins_of(key.expand),
         )
         ask = await self._with_pictures(ask, key)
         (request,) = resolve(ask, self._context.specs, self._context.settings.max_prompt_chars)

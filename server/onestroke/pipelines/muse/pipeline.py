@@ -18,7 +18,7 @@ from onestroke.models.catalog import ModelSpec
 from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.images import Pixels, decode_image
 from onestroke.pipelines.muse.codec import TokenCodec
-from onestroke.pipelines.muse.editing import Mask, edit, inpaint
+from onestroke.pipelines.muse.editing import Mask, edit, inpaint, outpaint
 from onestroke.pipelines.muse.sampling import Draws, Rule, Step, remask, steps_of, unmask
 from onestroke.pipelines.muse.transformer import MaskedTransformer
 from onestroke.pipelines.muse.warmup import warm_up
@@ -128,6 +128,11 @@ class MusePipeline:
             raise InvalidRequest(f"{self.spec.name} has steps and no timesteps", "timesteps")
         if request.unet_rows > self.max_batch:
             raise InvalidRequest("guidance needs a batch of at least two rows", "guidance_scale")
+        if any(margin % self.codec.scale for margin in request.expand or ()):
+            raise InvalidRequest(
+                f"expand: {self.spec.name} paints in squares of {self.codec.scale} pixels: give multiples of it",
+                "expand",
+            )
         shape = (request.height // self.codec.scale, request.width // self.codec.scale)
         return MuseRow(
             id=row_id,
@@ -150,6 +155,8 @@ class MusePipeline:
         for row in rows:
             if row.image is not None and row.mask is not None:
                 inpaint(self, row, row.image, row.mask)
+            elif row.image is not None and row.request.expand:
+                outpaint(self, row, row.image, row.request.expand.left, row.request.expand.top)
             elif row.image is not None:
                 edit(self, row, row.image)
             row.embedding = found[row.text.prompt]
