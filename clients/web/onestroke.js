@@ -10,9 +10,11 @@
  *     stream.connect();
  *     input.addEventListener("input", (event) => stream.type(input.value, { at: event.timeStamp }));
  *
- * The latest words win. Nothing is queued here: the stream holds one state (what was typed last), sends it,
- * and sends it again on the next socket when one breaks. That is all there is to resuming, since the server
- * keeps nothing either.
+ * To draw over a picture: `stream.keep("sketch", file)`, then `stream.type(words, { image: "sketch", strength: 0.6 })`.
+ *
+ * The latest words win. Nothing is queued here: the stream holds one state (what was typed last, and the pictures
+ * that are typed over), sends it, and sends it again on the next socket when one breaks. That is all there is to
+ * resuming, since the server keeps nothing either.
  *
  * @module onestroke
  */
@@ -29,6 +31,20 @@
  * @property {number} [width] in pixels
  * @property {number} [height] in pixels
  * @property {number} [quality] 1-100, for JPEG and WebP
+ */
+
+/**
+ * What may stand beside words that are typed; pictures are named by the ids that they are kept under.
+ * @typedef {DrawOptions & {
+ *   adapters?: {name: string, scale?: number}[],
+ *   image?: string, strength?: number, mask?: string,
+ *   expand?: {left?: number, top?: number, right?: number, bottom?: number},
+ *   control?: {image: string, name?: string, scale?: number, preprocess?: "none"|"canny"},
+ *   at?: number,
+ * }} TypeOptions
+ * `image` is the picture to start from, `strength` (above 0 to 1) how far to leave it; on Muse models `mask` says what of
+ * it is painted anew, `expand` how many pixels are painted around it. `control` steers by a picture. `at`: when the key
+ * was pressed (`event.timeStamp`).
  */
 
 /**
@@ -70,6 +86,7 @@
  * @property {string} message for people
  * @property {string} [field] the field to change
  * @property {number} [seq] the request that failed
+ * @property {string} [id] the kept picture that the server does not take
  * @property {number} [retryAfterMs] when trying again may help
  * @property {boolean} [retrying] the stream will try again by itself
  * @property {boolean} [fatal] the stream has given up; `connect()` starts it again
@@ -124,6 +141,20 @@ export function parseFrame(buffer) {
   }
 }
 
+/**
+ * The same form the other way, for a picture that is sent.
+ *
+ * @param {object} header
+ * @param {Blob} picture
+ * @returns {Blob}
+ */
+export function packFrame(header, picture) {
+  const encoded = new TextEncoder().encode(JSON.stringify(header));
+  const length = new DataView(new ArrayBuffer(4));
+  length.setUint32(0, encoded.length);
+  return new Blob([length, encoded, picture]);
+}
+
 /** Whether a prompt asks for nothing, so that it must not be sent. @param {string} prompt */
 export const isBlank = (prompt) => prompt.trim() === "";
 
@@ -135,6 +166,7 @@ export const isBlank = (prompt) => prompt.trim() === "";
  * - `status` {stage, fraction}: the model is warming up; fraction is 0 to 1
  * - `ready` {session, model, models, limits}: pictures can be made; `model` is the default one of `models`
  * - `image` {@link Picture}; its seq is above every earlier one's
+ * - `kept` {id, width, height}: the server has the picture of that id; again after a reconnect
  * - `superseded` {through}: of the requests up to here, those still waiting will not be drawn
  * - `failed` {@link Failure}
  * - `draining` {}: the server is about to stop; the stream moves to another by itself
@@ -157,6 +189,8 @@ export class OnestrokeStream extends EventTarget {
   /** @type {Map<number, number>} */ #keyTimes = new Map();
   #resends = 0;
   #frame = 0;
+  /** Those to type over, by id. @type {Map<string, Blob>} */ #pictures = new Map();
+  /** The ids of those that were sent on this socket. */ #delivered = new Set();
   /** The server's seed for this session, kept so that a new session goes on with it. */ #seed;
 
   /**
@@ -210,7 +244,7 @@ export class OnestrokeStream extends EventTarget {
     this.#open();
   }
 
-  /** Closes for good (until `connect()`), and forgets what was typed. */
+  /** Closes for good (until `connect()`), and forgets what was typed; pictures stay kept. */
   close() {
     globalThis.removeEventListener?.("online", this.#wake);
     globalThis.document?.removeEventListener("visibilitychange", this.#wake);
@@ -224,7 +258,7 @@ export class OnestrokeStream extends EventTarget {
    * frame are sent as one, the first of them at once. A blank prompt is a `cancel()`.
    *
    * @param {string} prompt
-   * @param {DrawOptions & {at?: number}} [options] `at`: when the key was pressed (`event.timeStamp`)
+   * @param {TypeOptions} [options]
    * @returns {number|null} the request's seq; null for a blank prompt
    */
   type(prompt, { at = performance.now(), ...options } = {}) {
@@ -245,6 +279,25 @@ export class OnestrokeStream extends EventTarget {
     this.#latest = null;
     this.#keyTimes.clear();
     this.#forgetTimer("resend");
+  }
+
+  /**
+   * Keeps a picture that `type()` may then name: sent once on each connection, in place of the one of that id. The
+   * server keeps few (`limits` of `ready`); one that it does not take fails, with its `id`, and is forgotten.
+   *
+   * @param {string} id 1 to 64 characters
+   * @param {Blob} picture PNG, JPEG or WebP; a File is one
+   */
+  keep(id, picture) {
+    this.#pictures.set(id, picture);
+    this.#delivered.delete(id);
+    this.#deliver();
+  }
+
+  /** Lets go of a kept picture, here and at the server. @param {string} id */
+  forget(id) {
+    this.#pictures.delete(id);
+    if (this.#delivered.delete(id)) this.#send({ type: "forget", id });
   }
 
   // What was typed
@@ -269,6 +322,7 @@ export class OnestrokeStream extends EventTarget {
     if (!this.lagging || this.#sent >= this.#latest.seq) return;
     if (this.#state === "draining") this.#moveOn();
     if (this.#state !== "ready") return;
+    this.#deliver(); // one that an overloaded server put off
     const { seq, prompt, options } = this.#latest;
     const seed = options.seed ?? this.#seed;
     if (!this.#send({ type: "generate", seq, prompt, ...options, seed })) return;
@@ -276,11 +330,22 @@ export class OnestrokeStream extends EventTarget {
     this.#frame = afterFrame(() => this.#flush());
   }
 
+  /** Sends the pictures that this socket has not seen. */
+  #deliver() {
+    if (this.#state !== "ready") return;
+    for (const [id, picture] of this.#pictures) {
+      if (this.#delivered.has(id)) continue;
+      this.#delivered.add(id);
+      this.#socket.send(packFrame({ type: "image", id }, picture));
+    }
+  }
+
   // The socket
 
   #open() {
     this.#hangUp(1000, "starting over");
     this.#sent = 0;
+    this.#delivered.clear();
     this.#enter("connecting");
     let socket;
     try {
@@ -388,6 +453,9 @@ export class OnestrokeStream extends EventTarget {
       case "ready":
         this.#onReady(message);
         break;
+      case "kept":
+        this.#emit("kept", { id: message.id, width: message.width, height: message.height });
+        break;
       case "superseded":
         this.#emit("superseded", { through: message.through });
         break;
@@ -408,6 +476,7 @@ export class OnestrokeStream extends EventTarget {
       this.#attempt = 0;
     });
     this.#emit("ready", { session, model, models, limits });
+    this.#deliver();
     this.#flush();
   }
 
@@ -437,7 +506,13 @@ export class OnestrokeStream extends EventTarget {
     if (this.#state === "draining" && !this.#awaiting) this.#moveOn();
   }
 
-  #onError({ seq, code, message, field, retry_after_ms: retryAfterMs }) {
+  #onError({ seq, id, code, message, field, retry_after_ms: retryAfterMs }) {
+    if (id !== undefined) {
+      this.#delivered.delete(id);
+      if (!retryAfterMs) this.#pictures.delete(id);
+      this.#fail({ code, message, field, id, retryAfterMs, retrying: Boolean(retryAfterMs) });
+      return;
+    }
     const concernsLatest = seq === undefined || seq === null || seq === this.#latest?.seq;
     const comesAgain = retryAfterMs !== undefined && retryAfterMs !== null;
     const retrying = comesAgain && concernsLatest && this.#resends < MAX_RESENDS;

@@ -133,7 +133,14 @@ class Session:
                 painter.cancel()
 
     async def _read(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(await self.websocket.receive_text())
+        frame = await self.websocket.receive()
+        if frame["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(frame.get("code", 1000))
+        if data := frame.get("bytes"):
+            (length,) = struct.unpack_from(">I", data)
+            message = {**json.loads(data[4 : 4 + length]), "data": data[4 + length :]}
+        else:
+            message = json.loads(frame["text"])
         self.server.received.append(message)
         return message
 
@@ -151,6 +158,15 @@ class Session:
                 self.wake.set()
             case "cancel":
                 self.waiting = None
+            case "image" if behaviour.errors:
+                await self.websocket.send_json(
+                    {"type": "error", "id": message["id"], **behaviour.errors.pop(0)}
+                )
+            case "image":
+                with Image.open(io.BytesIO(message["data"])) as image:
+                    width, height = image.size
+                kept = {"type": "kept", "id": message["id"], "width": width, "height": height}
+                await self.websocket.send_json(kept)
             case "ping" if not behaviour.mute_pings:
                 await self.websocket.send_json({"type": "pong"})
 

@@ -18,7 +18,7 @@ START = """async (options) => {
   const { OnestrokeStream } = await import("/static/onestroke.js");
   window.events = [];
   window.stream = new OnestrokeStream(location.origin, { retryBase: 40, retryCap: 200, ...options });
-  for (const type of ["state", "status", "ready", "image", "superseded", "failed", "draining"]) {
+  for (const type of ["state", "status", "ready", "image", "kept", "superseded", "failed", "draining"]) {
     stream.addEventListener(type, ({ detail }) => events.push({ type, ...detail }));
   }
   stream.connect();
@@ -309,6 +309,87 @@ def test_another_format_greets_again(stream: Stream, fake: FakeServer) -> None:
     hellos = [message["format"] for message in fake.received if message["type"] == "hello"]
     assert hellos == ["png", "webp"]
     assert stream.events("image")[0]["header"]["content_type"] == "image/webp"
+
+
+# Pictures to type over
+
+KEEP = """async ([id, size]) => {
+  const canvas = new OffscreenCanvas(size, size);
+  canvas.getContext("2d").fillRect(0, 0, size, size);
+  stream.keep(id, await canvas.convertToBlob());
+}"""
+
+
+def keep(stream: Stream, name: str, size: int = 8) -> None:
+    stream.page.evaluate(KEEP, [name, size])
+
+
+def exchanged(fake: FakeServer) -> list[tuple[str, Any]]:
+    """What came of pictures and words, in order."""
+    return [
+        (message["type"], message.get("id") or message["prompt"])
+        for message in list(fake.received)
+        if message["type"] in ("image", "forget", "generate")
+    ]
+
+
+def test_a_picture_is_sent_once_and_typed_over(stream: Stream, fake: FakeServer) -> None:
+    stream.start()
+    keep(stream, "sketch")  # before it is ready
+    stream.wait_for("of('kept').length === 1")
+    assert stream.events("kept")[0] == {"type": "kept", "id": "sketch", "width": 8, "height": 8}
+    control = {"image": "lines", "scale": 0.7}
+    over = {"image": "sketch", "strength": 0.6, "control": control, "adapters": [{"name": "ink"}]}
+    stream.do(f"() => stream.type('cat', {json.dumps(over)})")
+    stream.wait_for("of('image').length === 1")
+    stream.do("() => stream.type('cats', { image: 'sketch' })")
+    stream.wait_for("of('image').length === 2")
+    keep(stream, "sketch", 16)
+    stream.wait_for("of('kept').at(-1)?.width === 16")
+    stream.do("() => { stream.forget('sketch'); stream.forget('never kept'); }")
+    until(lambda: ("forget", "sketch") in exchanged(fake))
+    assert exchanged(fake) == [
+        ("image", "sketch"),
+        ("generate", "cat"),
+        ("generate", "cats"),
+        ("image", "sketch"),
+        ("forget", "sketch"),
+    ]
+    assert fake.generates()[0] | over == fake.generates()[0]
+
+
+def test_on_the_next_socket_kept_pictures_go_before_the_words(stream: Stream, fake: FakeServer) -> None:
+    fake.behave(delay=30)
+    stream.start().wait_for_state("ready")
+    keep(stream, "sketch")
+    keep(stream, "forgotten")
+    stream.do("() => { stream.forget('forgotten'); stream.type('cat', { image: 'sketch' }); }")
+    until(lambda: len(fake.generates()) == 1)
+    fake.behave(delay=0)
+    fake.received.clear()
+    fake.close_sockets(1012)
+    stream.wait_for("of('image').length === 1")
+    assert exchanged(fake) == [("image", "sketch"), ("generate", "cat")]
+
+
+def test_a_picture_that_is_refused_fails_by_its_id_and_is_not_sent_again(
+    stream: Stream, fake: FakeServer
+) -> None:
+    refused = {"code": "invalid_request", "message": "image is broken", "field": "image"}
+    busy = {"code": "overloaded", "message": "Busy.", "retry_after_ms": 1}
+    fake.behave(errors=[refused, busy])
+    stream.start().wait_for_state("ready")
+    keep(stream, "broken")
+    stream.wait_for("of('failed').length === 1")
+    keep(stream, "later")
+    stream.wait_for("of('failed').length === 2")
+    first, second = stream.events("failed")
+    assert first | {**refused, "id": "broken", "retrying": False} == first
+    assert second | {"id": "later", "retrying": True} == second
+    stream.do("() => stream.type('cat')")
+    stream.wait_for("of('image').length === 1")
+    sent = [("image", "broken"), ("image", "later"), ("image", "later"), ("generate", "cat")]
+    assert exchanged(fake) == sent
 
 
 def test_close_is_final(stream: Stream, fake: FakeServer) -> None:

@@ -168,8 +168,9 @@ def test_the_door_lets_pictures_in_where_they_are_taken(http: httpx.Client) -> N
 
 
 @pytest.fixture
-def sdk(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+def sdk(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 PICTURE = ("picture.png", encoded(colours(SIZE)), "image/png")
