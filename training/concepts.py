@@ -1,4 +1,4 @@
-"""The 120 things that the model can draw, the words that people use for them, and its colours.
+"""The 200 things that the model can draw, the words that people use for them, and its colours.
 
 The table is data written by hand; `words` of a concept are what should draw it, the first being its name. Keywords
 of emojibase and emojilib are added to them in `grammar.py`, where they are unambiguous.
@@ -39,7 +39,7 @@ robot: robot, android, bot, droid, mech, robots, machine
 pizza: pizza, pizza slice, slice of pizza, pepperoni, pizzas
 automobile: car, automobile, auto, vehicle, sedan, cars, racing car, race car, sports car
 star: star, gold star, stars
-deciduous-tree: tree, oak, trees, forest, oak tree, pine tree, christmas tree, apple tree, wood, woods
+deciduous-tree: tree, oak, trees, forest, oak tree, pine tree, apple tree, wood, woods
 sun: sun, sunshine, sunny, sunlight, suns
 ghost: ghost, spirit, spooky, boo, phantom, ghosts, ghoul
 unicorn: unicorn, magical horse, unicorns
@@ -57,7 +57,7 @@ bear: bear, brown bear, grizzly, grizzly bear, bears, polar bear
 bird: bird, cardinal, robin, birdie, birds, sparrow
 penguin: penguin, pingu, penguins
 owl: owl, hoot, owls
-monkey-face: monkey, chimp, chimpanzee, ape, monkeys, gorilla
+monkey-face: monkey, chimp, chimpanzee, ape, monkeys
 elephant: elephant, elefant, elephants
 frog: frog, toad, froggy, frogs
 pig-face: pig, piggy, piglet, hog, swine, pigs, oink
@@ -120,14 +120,14 @@ loudly-crying-face: crying face, crying, cry, sad, sad face, sobbing, tears, sob
 smiling-face-with-heart-eyes: heart eyes, in love, lovestruck, heart eyes face, adoring, heart-eyes, heart
   eye emoji, hearts for eyes
 angry-face: angry face, angry, anger, mad, furious, rage, grumpy, annoyed, furious face
-smiling-face-with-sunglasses: cool face, cool, cool guy, face with sunglasses, sunglasses, shades, awesome,
+smiling-face-with-sunglasses: cool face, cool, cool guy, face with sunglasses, awesome,
   smiling face with sunglasses
 sleeping-face: sleeping face, sleeping, sleep, sleepy, zzz, tired, snoring, asleep, nap, bed, good night
 thinking-face: thinking face, thinking, think, hmm, pondering, thinker, ponder, hmmm
 winking-face: winking face, wink, winking, winky, flirt, flirty
 face-screaming-in-fear: scared face, scared, screaming, scream, fear, shocked, surprised, afraid, fearful,
   terrified, horror, omg, surprised face, shocked face
-alien: alien, extraterrestrial, martian, ufo, aliens
+alien: alien, extraterrestrial, martian, aliens
 skull: skull, skeleton, death, dead, bones, poison
 jack-o-lantern: pumpkin, jack-o-lantern, halloween, jack o lantern, pumpkins, jackolantern
 snowman-without-snow: snowman, frosty, snowmen
@@ -153,12 +153,96 @@ umbrella: umbrella, parasol, umbrellas, rain
 soccer-ball: soccer ball, football, soccer, ball, futbol, footballs
 wrapped-gift: gift, present, wrapped gift, gift box, gifts, presents, christmas present
 pile-of-poo: poop, poo, pile of poo, turd, shit, crap, poop emoji
+camera: camera, photo camera, cameras, digital camera, webcam
+wolf: wolf, wolves, werewolf, gray wolf, she-wolf
+ewe: sheep, lamb, ewe, lambs, wooly sheep
+deer: deer, stag, fawn, reindeer, elk, antelope
+giraffe: giraffe, giraffes
+zebra: zebra, zebras
+kangaroo: kangaroo, wallaby, kangaroos, joey
+crocodile: crocodile, alligator, croc, gator, crocodiles, alligators
+eagle: eagle, hawk, falcon, eagles, bald eagle
+bat: bat, bats, vampire bat, fruit bat
+gorilla: gorilla, gorillas, silverback
+chipmunk: squirrel, chipmunk, squirrels, chipmunks
+jellyfish: jellyfish, jelly fish
+palm-tree: palm tree, palm, palms, coconut palm, palm trees
+tulip: tulip, tulips
+christmas-tree: christmas tree, xmas tree, christmas trees
+water-wave: wave, waves, big wave, tsunami, ocean wave, sea wave
+droplet: water drop, droplet, drop, water, drop of water, raindrop, waterdrop, drops, raindrops
+snow-capped-mountain: mountain, mountains, alps, mountain peak, snowy mountain, mount everest, everest, hill
+volcano: volcano, volcanoes, volcanos, lava, eruption
+church: church, chapel, cathedral, churches
+hospital: hospital, clinic, hospitals, infirmary
+tent: tent, camping, camping tent, tents, camp
+pear: pear, pears
+egg: egg, eggs, chicken egg
+sandwich: sandwich, sandwiches, blt, panini, club sandwich
+popcorn: popcorn, pop corn, box of popcorn
+chocolate-bar: chocolate, chocolate bar, chocolates, bar of chocolate, candy bar
+candy: candy, sweet, candies, bonbon, toffee, sweets
+glass-of-milk: milk, glass of milk, milk glass
+wine-glass: wine, wine glass, glass of wine, red wine, glass of red wine, merlot
+taxi: taxi, taxi cab, cab, yellow cab, taxis, cabs, taxicab
+police-car: police car, police, cop car, cops, patrol car, police cars, cop
+fire-engine: fire engine, fire truck, firetruck, fire trucks, fire engines
+ambulance: ambulance, ambulances
+motorcycle: motorcycle, motorbike, motorcycles, motor bike, chopper bike, motorbikes
+tractor: tractor, tractors, farm tractor
+delivery-truck: truck, delivery truck, lorry, van, trucks, delivery van
+helicopter: helicopter, chopper, helicopters, heli
+flying-saucer: ufo, flying saucer, alien ship, alien spaceship, saucer, ufos
+satellite: satellite, satellites, space satellite
+anchor: anchor, anchors
+clown-face: clown, clown face, clowns, joker, jester
+astronaut: astronaut, spaceman, cosmonaut, astronauts, space man
+dress: dress, dresses, gown, frock, ball gown
+smiling-face-with-horns: devil, demon, satan, devils, smiling devil, evil face, imp
+eyes: eyes, eye, eyeballs, eyeball, looking eyes
+raised-hand: hand, raised hand, palm of a hand, high five, hands
+thumbs-up: thumbs up, thumb, thumbs-up, thumb up
+ring: ring, diamond ring, wedding ring, engagement ring, rings
+bomb: bomb, bombs, explosive
+hammer: hammer, hammers
+scissors: scissors, pair of scissors
+locked: lock, padlock, locked, locks, padlocks
+key: key, keys, house key
+bell: bell, bells, jingle bell, jingle bells
+drum: drum, drums, snare drum, drum kit, drumsticks
+trumpet: trumpet, trumpets, bugle
+violin: violin, fiddle, violins, cello
+musical-keyboard: piano, pianos, grand piano, piano keys
+microphone: microphone, mic, microphones, karaoke
+headphone: headphones, headphone, earphones, headset
+telephone: telephone, phone, telephones, phones, landline
+laptop: computer, laptop, pc, notebook computer, computers, laptops
+television: television, tv, telly, tv set, televisions
+light-bulb: light bulb, lightbulb, bulb, lamp, light bulbs, idea
+closed-book: book, novel, textbook, closed book
+pencil: pencil, pencils, crayon
+envelope: envelope, letter, mail, envelopes, post, letters
+alarm-clock: clock, alarm clock, alarm, clocks, time
+glasses: glasses, sunglasses, shades, spectacles, eyeglasses, reading glasses
+top-hat: hat, top hat, hats, magician hat, tophat
+t-shirt: shirt, t-shirt, tshirt, tee shirt, shirts, tee
+running-shoe: shoe, sneaker, shoes, sneakers, running shoe, trainers, running shoes
+chair: chair, chairs, seat, wooden chair, stool
+candle: candle, candles, candlelight
+teddy-bear: teddy bear, teddy, teddy bears, stuffed bear
+basketball: basketball, basket ball, basketballs
+trophy: trophy, gold cup, trophies, winner, award, champion
+money-bag: money, money bag, bag of money, cash, dollars, rich
 """
 
-CONCEPTS: tuple[Concept, ...] = tuple(
-    Concept(art, tuple(word.strip() for word in words.split(",")))
-    for art, words in (line.split(": ", 1) for line in _TABLE.strip().replace("\n  ", " ").splitlines())
-)
+
+def _read(table: str) -> dict[str, tuple[str, ...]]:
+    """The lists of a table of "name: word, word" lines; an indented line goes on with the one before."""
+    lines = (line.split(":", 1) for line in table.strip().replace("\n  ", " ").splitlines())
+    return {name: tuple(word.strip() for word in words.split(",") if word.strip()) for name, words in lines}
+
+
+CONCEPTS: tuple[Concept, ...] = tuple(Concept(art, words) for art, words in _read(_TABLE).items())
 """The concepts, most popular first; a concept's index here is its class everywhere in `training`."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -223,104 +307,33 @@ COLOUR_THINGS: dict[str, str] = {
 }
 """What a colour word completes to while nothing else is typed yet ("red" on the way to "red apple")."""
 
-NATURAL: dict[str, tuple[str, ...]] = {
-    "red": (
-        "apple",
-        "heart",
-        "car",
-        "bird",
-        "crab",
-        "ladybug",
-        "tomato",
-        "strawberry",
-        "cherry",
-        "rose",
-        "balloon",
-        "fries",
-        "parrot",
-        "mushroom",
-        "watermelon",
-        "crown",
-        "guitar",
-        "rocket",
-    ),
-    "orange": (
-        "orange",
-        "cat",
-        "fox",
-        "tiger",
-        "pumpkin",
-        "carrot",
-        "butterfly",
-        "peach",
-        "fire",
-        "octopus",
-        "crab",
-    ),
-    "yellow": (
-        "banana",
-        "lemon",
-        "star",
-        "sun",
-        "chick",
-        "cheese",
-        "moon",
-        "corn",
-        "bee",
-        "smiling face",
-        "bus",
-        "flower",
-        "crown",
-        "heart eyes",
-        "beer",
-    ),
-    "green": (
-        "frog",
-        "turtle",
-        "snake",
-        "dinosaur",
-        "dragon",
-        "tree",
-        "cactus",
-        "broccoli",
-        "alien",
-        "avocado",
-        "earth",
-    ),
-    "blue": ("whale", "dolphin", "fish", "diamond", "snowflake", "earth", "soccer ball"),
-    "purple": ("grapes", "umbrella", "spider", "unicorn"),
-    "pink": ("flamingo", "pig", "cupcake", "unicorn", "bicycle", "peach"),
-    "brown": (
-        "dog",
-        "bear",
-        "horse",
-        "owl",
-        "monkey",
-        "hedgehog",
-        "snail",
-        "cookie",
-        "donut",
-        "poop",
-        "lion",
-        "coffee",
-    ),
-    "gray": ("elephant", "koala", "shark", "mouse", "rabbit", "robot", "castle"),
-    "black": ("panda", "penguin", "spider"),
-    "white": (
-        "ghost",
-        "skull",
-        "cloud",
-        "snowman",
-        "chicken",
-        "panda",
-        "cow",
-        "soccer ball",
-        "unicorn",
-        "rabbit",
-    ),
-    "teal": (),
-    "navy": (),
-}
+_NATURAL = """
+red: apple, heart, car, bird, crab, ladybug, tomato, strawberry, cherry, rose, balloon, fries, parrot,
+  mushroom, watermelon, crown, guitar, rocket, book, fire engine, popcorn, candy, telephone, clock,
+  scissors, motorcycle, ambulance, clown, drum, wine
+orange: orange, cat, fox, tiger, pumpkin, carrot, butterfly, peach, fire, octopus, crab, basketball,
+  volcano, helicopter, pencil, giraffe, trumpet, deer, kangaroo, squirrel, trophy, egg, teddy bear
+yellow: banana, lemon, star, sun, chick, cheese, moon, corn, bee, smiling face, bus, flower, crown, heart
+  eyes, beer, taxi, bell, lock, key, light bulb, truck, hand, thumbs up, pear, trophy, church, trumpet,
+  candle, giraffe, popcorn, candy
+green: frog, turtle, snake, dinosaur, dragon, tree, cactus, broccoli, alien, avocado, earth, crocodile, palm
+  tree, christmas tree, tent, shirt, pear, tractor
+blue: whale, dolphin, fish, diamond, snowflake, earth, soccer ball, wave, water drop, anchor, dress,
+  jellyfish, computer, glasses
+purple: grapes, umbrella, spider, unicorn, devil, hospital
+pink: flamingo, pig, cupcake, unicorn, bicycle, peach, tulip
+brown: dog, bear, horse, owl, monkey, hedgehog, snail, cookie, donut, poop, lion, coffee, eagle, bat,
+  squirrel, chocolate, violin, chair, hammer, deer, teddy bear, mountain, kangaroo, money, egg
+gray: elephant, koala, shark, mouse, rabbit, robot, castle, wolf, gorilla, shoe, television, ufo, satellite,
+  microphone, headphones, ring, police car, sheep, zebra, hospital
+black: panda, penguin, spider, piano, hat, bomb, camera, zebra, volcano, police car
+white: ghost, skull, cloud, snowman, chicken, panda, cow, soccer ball, unicorn, rabbit, sheep, milk,
+  envelope, eyes, astronaut, piano, zebra, drum
+teal: tractor
+navy: bomb, camera, hat
+"""
+
+NATURAL: dict[str, tuple[str, ...]] = _read(_NATURAL)
 """Things whose art has the colour already: there the word asks for no recolouring ("red apple")."""
 
 NAMES: tuple[str, ...] = tuple(concept.name for concept in CONCEPTS)

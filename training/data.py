@@ -33,6 +33,9 @@ PACKAGES = {
 SIZES: tuple[int, ...] = tuple(range(358, 461, 6))
 """Edge of the art box in pixels of the 512-pixel picture: 0.70 to 0.90 of it, in steps too small to be seen."""
 
+SMALL = 224
+"""The same for pictures of several things: each is as large as two side by side allow."""
+
 Bytes = NDArray[np.uint8]
 
 
@@ -102,9 +105,16 @@ def colour_mask(rgba: Bytes, main: NDArray[np.float32]) -> Bytes:
     return np.asarray(near * 255, np.uint8)
 
 
+def planes(body: tuple[str, int, int], main: NDArray[np.float32], size: int) -> Bytes:
+    """(size, size, 5): premultiplied RGBA and the colour mask of one thing."""
+    rgba = render(*body, size=size)
+    flat = (rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255
+    return np.dstack([flat.astype(np.uint8), rgba[..., 3], colour_mask(rgba, main)])
+
+
 def prepare() -> None:
-    """Render all concepts at all sizes into the scratch folder: 5 planes, premultiplied RGBA and the colour
-    mask."""
+    """Render all concepts at all sizes into the scratch folder, see `planes`; what is there is kept, since
+    concepts are only ever appended."""
     folder = WORK / "art"
     folder.mkdir(parents=True, exist_ok=True)
     icons = read_json("@iconify-json/fluent-emoji-flat", "icons.json")
@@ -113,28 +123,24 @@ def prepare() -> None:
         icon = icons["icons"][concept.art]
         bodies.append((icon["body"], icon.get("width", icons["width"]), icon.get("height", icons["height"])))
     mains = np.stack([main_colour(render(*body, size=SIZES[-1])) for body in bodies])
-    np.save(folder / "mains.npy", mains)
-    for size in tqdm(SIZES, desc="render", unit="size"):
+    for size in tqdm((SMALL, *SIZES), desc="render", unit="size"):
         path = folder / f"{size}.npy"
-        if path.exists():
-            continue
-        planes = np.zeros((len(CONCEPTS), size, size, 5), np.uint8)
-        for i, body in enumerate(bodies):
-            rgba = render(*body, size=size)
-            planes[i, ..., 4] = colour_mask(rgba, mains[i])
-            planes[i, ..., 3] = rgba[..., 3]
-            planes[i, ..., :3] = (rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255
-        np.save(path.with_suffix(".part.npy"), planes)
-        path.with_suffix(".part.npy").rename(path)
+        known = np.load(path) if path.exists() else np.zeros((0, size, size, 5), np.uint8)
+        if len(known) < len(CONCEPTS):
+            new = [planes(bodies[i], mains[i], size) for i in range(len(known), len(CONCEPTS))]
+            np.save(path.with_suffix(".part.npy"), np.concatenate([known, np.stack(new)]))
+            path.with_suffix(".part.npy").rename(path)
+    np.save(folder / "mains.part.npy", mains)
+    (folder / "mains.part.npy").rename(folder / "mains.npy")
 
 
 def load_art(sizes: Sequence[int] = SIZES) -> tuple[dict[int, Bytes], NDArray[np.float32]]:
-    """({size: (concepts, size, size, 5)}, main colours (concepts, 3)), in memory (all sizes: 1.8 GB): a cold
+    """({size: (concepts, size, size, 5)}, main colours (concepts, 3)), in memory (all sizes: 3 GB): a cold
     memory map is several times slower."""
     folder = WORK / "art"
-    if not (folder / f"{SIZES[-1]}.npy").exists():
-        raise SystemExit("no renders yet: run `python -m training data` first")
-    return {size: np.load(folder / f"{size}.npy") for size in sizes}, np.load(folder / "mains.npy")
+    if not (folder / "mains.npy").exists() or len(mains := np.load(folder / "mains.npy")) < len(CONCEPTS):
+        raise SystemExit("not all things are rendered yet: run `python -m training data` first")
+    return {size: np.load(folder / f"{size}.npy") for size in sizes}, mains
 
 
 def keywords() -> dict[str, list[str]]:

@@ -134,7 +134,7 @@ def art(sets: Sequence[str] = SETS) -> Tensor:
     pages = []
     for package in sets:
         path = folder / f"{package.split('/')[1]}.npy"
-        if not path.exists():
+        if not path.exists() or len(np.load(path, mmap_mode="r")) < len(CONCEPTS):
             icons, names = read_json(package, "icons.json"), read_json(package, "chars.json")
             planes: list[Bytes] = []
             for concept in tqdm(CONCEPTS, desc=path.stem, unit="icon"):
@@ -169,7 +169,7 @@ class Scenes:
     def batch(
         self, size: int, rng: np.random.Generator, harsh: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures (B, 3, 64, 64) and truths: things (B, 121) as probabilities, count (B,), background (B,).
+        """Pictures (B, 3, 64, 64) and truths: things (B, 201) as probabilities, count (B,), background (B,).
 
         `harsh`: colours shifted and mixed, blur, noise, odd angles; without, things as they are.
         """
@@ -233,7 +233,7 @@ def losses(
     background: Tensor,
     names: Sequence[str],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropies of the three questions; `names` are captions of the 120 things and of nothing."""
+    """Cross-entropies of the three questions; `names` are captions of the things and of nothing."""
     with torch.autocast("cpu", torch.bfloat16):
         features = judge.pictures(pictures)
     features = features.float()

@@ -14,9 +14,9 @@ apple: diet, food, fruit, health, mac, plant, ripe, school
 rocket: deploy, fly, launch, nasa, outer space, travel
 heart: emotion, heavy
 house: country, ranch, settle, simple, suburban, suburbia
-smiling face: crush, embarrassed, eye, face, flushed, glad, proud, satisfied, shy, smiling face with
+smiling face: crush, embarrassed, face, flushed, glad, proud, satisfied, shy, smiling face with
   smiling eyes
-robot: computer, monster
+robot: monster
 pizza: hungry, italy, party, slice
 car: driving, transportation
 star: astronomy
@@ -33,7 +33,7 @@ panda: bamboo
 lion: alpha, leo, mane, rawr, roar, safari, strong, zodiac
 tiger: danger, predator, tiger face
 rabbit: easter, rabbit face
-bear: growl, honey, teddy
+bear: growl, honey
 bird: ornithology
 penguin: antarctica
 owl: wise
@@ -41,7 +41,7 @@ monkey: circus, head, monkey face
 elephant: nose
 frog: croak
 pig: bacon, farm, pig face, pork
-cow: beef, cow face, milk
+cow: beef, cow face
 horse: dressage, equine, horse face
 mouse: cheese wedge, mouse face
 koala: australia, marsupial
@@ -67,7 +67,7 @@ hedgehog: spiny
 orange: vitamin
 lemon: lemonade, sour
 watermelon: picnic
-grapes: dionysus, wine
+grapes: dionysus
 cherry: berries
 pineapple: colada, pina
 tomato: vegetable
@@ -79,9 +79,9 @@ burger: burger king, eat, fast food, meat
 fries: french, mcdonald's, potato, snack
 hot dog: frankfurter, hot, redhot, wiener
 sushi: japanese, rice, sashimi, seafood
-cake: candles, celebration, dessert, pastry
+cake: celebration, dessert, pastry
 cupcake: bakery, sprinkles, sugar, treat
-cookie: chip, chocolate
+cookie: chip
 ice cream: cream, ice, serve, soft, soft ice cream, whippy
 coffee: beverage, cafe, chai, drink, morning, steaming
 beer: alcohol, bar, booze, drinking, drinks, mug, octoberfest, oktoberfest, pub, relax, stein
@@ -90,9 +90,9 @@ crying face: bawling, loudly, loudly crying face, unhappy
 heart eyes: affection, infatuation, kisses, romance, romantic, smiling face with heart eyes, smiling
   face with heart-eyes, xoxo
 angry face: blame, frustrated, maddening, shade
-cool face: bro, chilling, eyewear, friends, glasses, mutual, rad, relaxed, sunglass, swag, win
+cool face: bro, chilling, eyewear, friends, mutual, rad, relaxed, sunglass, swag, win
 sleeping face: bedtime, good, goodnight, whatever, yawn
-thinking face: chin, consider, thumb, wondering
+thinking face: chin, consider, wondering
 winking face: heartbreaker, mischievous, secret, slide, tease, winks
 scared face: alone, epic, face screaming in fear, munch, screamer, woah
 skull: creepy, yolo
@@ -113,7 +113,7 @@ train: caboose, engine, steam
 castle: european, history, royalty, turrets
 balloon: celebrate
 crown: clothing, family, leader, lord, medieval
-diamond: engagement, gem stone, money, stone, wedding
+diamond: engagement, gem stone, stone, wedding
 soccer ball: sport
 gift: bow, box, surprise, wrapped
 poop: bad, comic, dirt, doo, dung, fail, hankey, needs improvement, pile, smelly, stink, stinks,

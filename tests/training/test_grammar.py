@@ -19,9 +19,9 @@ def meaning(prompt: str) -> str:
 
 
 def test_the_table_is_what_the_card_says() -> None:
-    """120 concepts with distinct words; twelve colours and white."""
+    """200 concepts with distinct words; twelve colours and white."""
     words = [word for concept in CONCEPTS for word in concept.words]
-    assert len(CONCEPTS) == 120
+    assert len(CONCEPTS) == 200
     assert len(words) == len(set(words))
     assert len(COLOURS) == 13
     assert "white" in COLOURS
@@ -57,7 +57,7 @@ def test_the_table_is_what_the_card_says() -> None:
         ("elehpant", "elephant on white"),
         ("xyzzy", "nothing on white"),
         ("democracy", "nothing on white"),
-        ("clown", "nothing on white"),
+        ("clown", "clown on white"),
         ("xyzzy on red", "nothing on red"),
     ],
 )
