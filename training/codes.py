@@ -1,10 +1,10 @@
-"""What a prompt means, as numbers: the target, and the code that the text encoder is taught to give for it.
+"""What a prompt means, as numbers: the target, and the codes that the text encoder is taught to give for it.
 
-The code (160 numbers) is one-hot per part: 120 concepts (all zero when nothing known was named), 13
-recolourings (all
-zero when none was asked for), 13 backgrounds. So the text encoder and the generator meet at a fixed,
-readable place,
-and each can be trained without the other.
+Two codes. The *pooled* one (`encode`) says what stands alone: one-hot per part, the thing (all zero when nothing
+known was named, or several), its recolouring (all zero when none was asked for), the background, the layout of
+several. The *slots* (`slots`), four for a prompt, say what stands in a group: which thing, which colour, which
+place. The pooled code reaches all of the UNet, the slots its cross-attention. So the text encoder and the generator
+meet at fixed, readable places, and each can be trained without the other.
 """
 
 from __future__ import annotations
@@ -18,51 +18,152 @@ from torch import Tensor
 
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES, NATURAL
 
-CODE = 160
-CONCEPT_AT = 0
+PLACES = 9
+"""Places of a group's things: a lattice of three by three, row by row from the top left."""
+LAYOUTS: tuple[tuple[int, ...], ...] = ((3, 5), (1, 7), (1, 6, 8), (0, 2, 6, 8))
+"""Where two stand side by side, two one above the other, three, four; in reading order."""
+SLOTS = max(map(len, LAYOUTS))
+
 COLOUR_AT = len(CONCEPTS)
 BACKGROUND_AT = COLOUR_AT + len(COLOUR_NAMES)
+LAYOUT_AT = BACKGROUND_AT + len(COLOUR_NAMES)
+CODE = -(-(LAYOUT_AT + len(LAYOUTS)) // 16) * 16
+"""Length of the pooled code: its parts, filled up to a multiple of 16."""
+
+THING = 128
+"""Numbers that say a slot's thing: a fixed random sign each, so any two things differ in about half of them."""
+SLOT = THING + len(COLOUR_NAMES) + PLACES
+_PATTERNS = torch.from_numpy(
+    np.stack(
+        [
+            np.unpackbits(np.frombuffer(hashlib.sha256(name.encode()).digest()[: THING // 8], np.uint8))
+            for name in NAMES
+        ]
+    ).astype(np.float32)
+)
+PATTERNS = (_PATTERNS - 0.5) / 2
+"""(things, 128): plus or minus a quarter, from a hash of the thing's name, so that a longer list changes none."""
+
+IDLE, WIDTH = 32, 192
+"""Widths of the two text encoders' hidden states; cross-attention reads them side by side."""
+STATES = IDLE + WIDTH
+FLAG = 4.0
+"""What marks the slot k among the hidden states: the first encoder's k-th number there; its others are zero."""
+
 WHITE = COLOUR_NAMES.index("white")
 
 
+class Placed(NamedTuple):
+    """One thing of a group: a concept, a new colour for it or none, its place of the nine."""
+
+    concept: int
+    colour: int | None = None
+    place: int = 4
+
+    def __str__(self) -> str:
+        """For people: "blue cat"."""
+        return ("" if self.colour is None else COLOUR_NAMES[self.colour] + " ") + NAMES[self.concept]
+
+
 class Target(NamedTuple):
-    """What to draw, as indices: a concept or none, a new colour for it or none, the background."""
+    """What to draw, as indices: a concept or none, a new colour for it or none, the background.
+
+    A `group` of two to four things stands in the concept's stead; concept and colour are then none.
+    """
 
     concept: int | None = None
     colour: int | None = None
     background: int = WHITE
+    group: tuple[Placed, ...] = ()
+
+    @property
+    def things(self) -> tuple[Placed, ...]:
+        """All that is drawn: the group, or the one thing, or nothing."""
+        if self.group or self.concept is None:
+            return self.group
+        return (Placed(self.concept, self.colour),)
 
     def __str__(self) -> str:
-        """For people: "blue cat on white"."""
-        thing = "nothing" if self.concept is None else NAMES[self.concept]
-        colour = "" if self.colour is None else COLOUR_NAMES[self.colour] + " "
-        return f"{colour}{thing} on {COLOUR_NAMES[self.background]}"
+        """For people: "blue cat, dog on white"."""
+        return f"{', '.join(map(str, self.things)) or 'nothing'} on {COLOUR_NAMES[self.background]}"
+
+
+def layout(group: tuple[Placed, ...]) -> int | None:
+    """Which of `LAYOUTS` a group has; none for places that no prompt asks for."""
+    places = tuple(placed.place for placed in group)
+    return LAYOUTS.index(places) if places in LAYOUTS else None
 
 
 def encode(targets: list[Target]) -> Tensor:
-    """(B, 160) codes."""
+    """(B, CODE) pooled codes."""
     codes = torch.zeros(len(targets), CODE)
     for row, target in zip(codes, targets, strict=True):
         if target.concept is not None:
-            row[CONCEPT_AT + target.concept] = 1
+            row[target.concept] = 1
         if target.colour is not None:
             row[COLOUR_AT + target.colour] = 1
         row[BACKGROUND_AT + target.background] = 1
+        if (kind := layout(target.group)) is not None:
+            row[LAYOUT_AT + kind] = 1
     return codes
 
 
-def decode(codes: Tensor) -> list[Target]:
-    """The nearest targets of (B, 160) codes; a concept or colour counts from one half."""
+def slots(targets: list[Target]) -> Tensor:
+    """(B, 4, SLOT) codes of a group's things; zeros where there is none."""
+    codes = torch.zeros(len(targets), SLOTS, SLOT)
+    for rows, target in zip(codes, targets, strict=True):
+        for row, placed in zip(rows, target.group, strict=False):
+            row[:THING] = PATTERNS[placed.concept]
+            if placed.colour is not None:
+                row[THING + placed.colour] = 1
+            row[THING + len(COLOUR_NAMES) + placed.place] = 1
+    return codes
+
+
+def states(slots: Tensor, others: Tensor) -> Tensor:
+    """(B, n + 4, STATES) hidden states as cross-attention reads them.
+
+    `others` (B, n, WIDTH) are the second encoder's at the text's own tokens, which say nothing here; at the last
+    four positions its first SLOT numbers are the `slots` (B, 4, SLOT), and the first encoder's are a flag.
+    """
+    b, n, _ = others.shape
+    flags = torch.zeros(b, n + SLOTS, IDLE, device=slots.device)
+    flags[:, n:, :SLOTS] = FLAG * torch.eye(SLOTS, device=slots.device)
+    filled = torch.cat([slots, slots.new_zeros(b, SLOTS, WIDTH - SLOT)], 2)
+    return torch.cat([flags, torch.cat([others, filled], 1)], 2)
+
+
+def alone(size: int) -> Tensor:
+    """(B, 4, STATES) hidden states of prompts that ask for no group."""
+    return states(torch.zeros(size, SLOTS, SLOT), torch.zeros(size, 0, WIDTH))
+
+
+def _group(rows: Tensor) -> tuple[Placed, ...]:
+    """What (4, SLOT) slots say: a slot counts where its place is said, a colour from one half."""
+    group = []
+    for row in rows:
+        shades, places = row[THING:].split((len(COLOUR_NAMES), PLACES))
+        if places.max() > 0.5:
+            colour = int(shades.argmax()) if shades.max() > 0.5 else None
+            group.append(Placed(int((PATTERNS @ row[:THING]).argmax()), colour, int(places.argmax())))
+    return tuple(group)
+
+
+def decode(pooled: Tensor, slots: Tensor | None = None) -> list[Target]:
+    """The nearest targets of (B, CODE) pooled codes and (B, 4, SLOT) slots.
+
+    A concept or colour counts from one half; the slots are read where the pooled code names a layout.
+    """
     targets = []
-    ends = (COLOUR_AT, BACKGROUND_AT, BACKGROUND_AT + len(COLOUR_NAMES))
-    for row in codes.float():
-        concept = int(row[CONCEPT_AT : ends[0]].argmax())
-        colour = int(row[COLOUR_AT : ends[1]].argmax())
+    for i, row in enumerate(pooled.float()):
+        concept, colour = row[:COLOUR_AT], row[COLOUR_AT:BACKGROUND_AT]
+        several = bool(row[LAYOUT_AT : LAYOUT_AT + len(LAYOUTS)].max() > 0.5)
         targets.append(
             Target(
-                concept if row[CONCEPT_AT + concept] > 0.5 else None,
-                colour if row[COLOUR_AT + colour] > 0.5 else None,
-                int(row[BACKGROUND_AT : ends[2]].argmax()),
+                int(concept.argmax()) if concept.max() > 0.5 else None,
+                int(colour.argmax()) if colour.max() > 0.5 else None,
+                int(row[BACKGROUND_AT:LAYOUT_AT].argmax()),
+                _group(slots[i].float()) if several and slots is not None else (),
             )
         )
     return targets
@@ -73,10 +174,14 @@ def is_natural(concept: int, colour: int) -> bool:
     return NAMES[concept] in NATURAL[COLOUR_NAMES[colour]]
 
 
+def _digest(text: str) -> int:
+    """A number that a text always gives."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
 def _pair(kind: str, concept: int, count: int) -> frozenset[int]:
     """`count` colours of a concept, chosen by a hash: the same ones in every run."""
-    digest = hashlib.sha256(f"{kind} {NAMES[concept]}".encode()).digest()
-    order = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(len(COLOUR_NAMES))
+    order = np.random.default_rng(_digest(f"{kind} {NAMES[concept]}")).permutation(len(COLOUR_NAMES))
     return frozenset([int(c) for c in order if c != WHITE or kind != "background"][:count])
 
 
@@ -87,28 +192,52 @@ HELD_COLOURS: tuple[frozenset[int], ...] = tuple(_pair("colour", i, 2) for i in 
 """Two recolourings per concept that the generator is never trained on."""
 
 
+def held_pair(one: int, other: int) -> bool:
+    """Whether two different things are never shown together while the generator learns: one pair in ten."""
+    first, second = sorted((NAMES[one], NAMES[other]))
+    return one != other and _digest(f"pair {first}, {second}") % 10 == 0
+
+
 def held_out(target: Target) -> bool:
     """Whether the generator must not see this combination while it learns."""
-    if target.concept is None:
-        return False
-    return (
-        target.background in HELD_BACKGROUNDS[target.concept] or target.colour in HELD_COLOURS[target.concept]
+    things = target.things
+    return any(
+        target.background in HELD_BACKGROUNDS[thing.concept]
+        or thing.colour in HELD_COLOURS[thing.concept]
+        or any(held_pair(thing.concept, other.concept) for other in things)
+        for thing in things
     )
 
 
 def sample(
-    rng: np.random.Generator, recoloured: float = 0.2, plain: float = 0.02, white: float = 0.3
+    rng: np.random.Generator,
+    recoloured: float = 0.2,
+    plain: float = 0.02,
+    white: float = 0.3,
+    several: float = 0.0,
 ) -> Target:
-    """A training target: concepts evenly, a share of plain pictures, of white backgrounds and of recolourings."""
-    background = WHITE if rng.random() < white else int(rng.integers(len(COLOUR_NAMES)))
-    if rng.random() < plain:
-        return Target(None, None, background)
-    concept = int(rng.integers(len(CONCEPTS)))
-    while background in HELD_BACKGROUNDS[concept]:
-        background = int(rng.integers(len(COLOUR_NAMES)))
-    colour: int | None = None
-    if rng.random() < recoloured:
-        colour = int(rng.integers(len(COLOUR_NAMES)))
-        if colour in HELD_COLOURS[concept] or is_natural(concept, colour):
-            colour = None
-    return Target(concept, colour, background)
+    """A training target: concepts evenly, a share of plain pictures, white backgrounds, recolourings, groups.
+
+    Half of the groups are of one thing alone: people count.
+    """
+    while True:
+        background = WHITE if rng.random() < white else int(rng.integers(len(COLOUR_NAMES)))
+        if rng.random() < plain:
+            return Target(None, None, background)
+        places = (
+            LAYOUTS[rng.choice(len(LAYOUTS), p=(0.4, 0.25, 0.2, 0.15))] if rng.random() < several else (4,)
+        )
+        concepts = [int(c) for c in rng.integers(len(CONCEPTS), size=len(places))]
+        if rng.random() < 0.5:
+            concepts = concepts[:1] * len(places)
+        colours = [
+            int(rng.integers(len(COLOUR_NAMES))) if rng.random() < recoloured else None for _ in concepts
+        ]
+        group = tuple(
+            Placed(concept, None if colour is None or is_natural(concept, colour) else colour, place)
+            for concept, colour, place in zip(concepts, colours, places, strict=True)
+        )
+        target = Target(group[0].concept, group[0].colour, background)
+        target = target if len(group) == 1 else Target(None, None, background, group)
+        if not held_out(target):
+            return target

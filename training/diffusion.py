@@ -76,10 +76,10 @@ SCHEDULE = Schedule()
 
 
 def conditions(code: Tensor, crops: Tensor) -> dict[str, Any]:
-    """The UNet's keyword arguments for codes (B, 160) and crop corners (B, 2)."""
+    """The UNet's keyword arguments for pooled codes (B, CODE) of one thing each and crop corners (B, 2)."""
     edge = torch.full_like(crops, EDGE)
     added = {"text_embeds": code, "time_ids": torch.cat([edge, crops, edge], 1)}
-    return {"encoder_hidden_states": code[:, None], "added_cond_kwargs": added}
+    return {"encoder_hidden_states": codes.alone(len(code)).to(code), "added_cond_kwargs": added}
 
 
 def velocity(unet: UNet2DConditionModel, x: Tensor, t: Tensor, code: Tensor, crops: Tensor) -> Tensor:
@@ -183,6 +183,7 @@ class World:
         return Batch(
             torch.randn(size, CHANNELS, GRID, GRID),
             code,
+            codes.alone(size),
             crops,
             torch.stack([self.latents(*r) for r in rows]),
         )

@@ -264,12 +264,13 @@ def speed(pipeline: StableDiffusionXLPipeline, rounds: int = 20) -> dict[str, fl
     )
     sizes = torch.tensor([[EDGE, EDGE, 0, 0, EDGE, EDGE]])
     code = torch.zeros(1, codes.CODE, dtype=torch.bfloat16)
+    states = torch.zeros(1, text.LENGTH, codes.STATES, dtype=torch.bfloat16)
     jobs: dict[str, Callable[[], Any]] = {
         "text": lambda: encoder(ids),
         "unet": lambda: unet(
             x,
             999,
-            encoder_hidden_states=code[:, None],
+            encoder_hidden_states=states,
             added_cond_kwargs={"text_embeds": code, "time_ids": sizes},
         ),
         "decoder": lambda: vae.decode(x),

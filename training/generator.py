@@ -1,4 +1,4 @@
-"""The generator: a small UNet that turns noise and a prompt's code into latents in one step (or in two to four).
+"""The generator: a small UNet that turns noise and a prompt's codes into latents in one step (or in two to four).
 
 There is no teacher: the picture for a code, a crop and a noise is known (`latents.Composer`), so one step is plain
 regression, and blur is what it has to fight. Three things help: the crop says where the thing stands and the noise
@@ -17,11 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from training import codes, text
 from training.captions import Captions
+from training.concepts import COLOUR_NAMES
+from training.data import SMALL
 from training.decoder import SCALING
 from training.latents import (
     CHANNELS,
@@ -36,6 +39,7 @@ from training.latents import (
     Encoder,
     Pose,
     Scene,
+    place,
     washes,
 )
 from training.optim import Average, Clock, Muon, cosine, same_shapes, save_atomically
@@ -44,6 +48,11 @@ from training.paths import SHIPPED, WORK
 CHECKPOINT = WORK / "generator.pt"
 WIDTHS = (64, 96, 160, 160, 160)
 """Channels at 32, 16, 8, 4 and 2 latent pixels."""
+ATTENTION = (False, False, True, True, False)
+"""Where the way up, from 2 to 32 latent pixels, attends to the slots: at 8 and 16, where a group's things have a
+few cells each. Below, they have none of their own; above, all is said."""
+HEADS = (2, 3, 5, 5, 5)
+"""Attention heads by level, 32 channels each."""
 GROUPS = 16
 """Groups of each normalisation: all widths are multiples."""
 LATER = (749, 499, 249)
@@ -64,7 +73,8 @@ def scheduler() -> EulerAncestralDiscreteScheduler:
 
 
 def build(widths: tuple[int, ...] | None = None) -> UNet2DConditionModel:
-    """An untrained UNet without attention: the code reaches every block through the embedding (scale and shift)."""
+    """An untrained UNet: the pooled code reaches every block through the embedding (scale and shift), the slots the
+    upward blocks with attention."""
     widths = widths or WIDTHS
     levels = len(widths)
     unet = UNet2DConditionModel(
@@ -74,15 +84,16 @@ def build(widths: tuple[int, ...] | None = None) -> UNet2DConditionModel:
         block_out_channels=widths,
         layers_per_block=1,
         down_block_types=("DownBlock2D",) * levels,
-        up_block_types=("UpBlock2D",) * levels,
+        up_block_types=tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in ATTENTION),
         mid_block_type="UNetMidBlock2D",
         addition_embed_type="text_time",
         addition_time_embed_dim=32,
         projection_class_embeddings_input_dim=6 * 32 + codes.CODE,
-        cross_attention_dim=codes.CODE,
+        cross_attention_dim=codes.STATES,
+        use_linear_projection=True,
         resnet_time_scale_shift="scale_shift",
         norm_num_groups=GROUPS,
-        attention_head_dim=32,
+        attention_head_dim=HEADS[:levels],
     )
     speak_up(unet)
     return unet.to(memory_format=torch.channels_last)
@@ -95,6 +106,28 @@ def speak_up(unet: UNet2DConditionModel) -> None:
     unet.add_embedding.linear_1.weight[:, codes.CODE :].mul_(0.1)
     unet.add_embedding.linear_2.weight.mul_(2)
     unet.conv_out.weight.mul_(0.3)
+    for name, module in unet.named_modules():
+        if name.endswith("proj_out"):  # attention begins as a whisper in what is there
+            module.weight.mul_(0.1)
+        if isinstance(module, BasicTransformerBlock):
+            listen(module)
+
+
+@torch.no_grad()
+def listen(block: BasicTransformerBlock) -> None:
+    """Start cross-attention where it has to end: at the slots only, chosen by their places, heard by their things.
+
+    A constant in the query (the normalisation's bias) meets the flag in the keys, worth six in the logits, so that
+    sixty tokens of text do not drown four slots.
+    """
+    attention, shade = block.attn2, codes.IDLE + codes.THING
+    attention.to_k.weight[:, codes.IDLE : shade].mul_(0.1)
+    attention.to_k.weight[:, shade + len(COLOUR_NAMES) : codes.IDLE + codes.SLOT].mul_(4)
+    attention.to_v.weight.mul_(4)
+    block.norm2.bias.fill_(0.5)
+    constant = (attention.to_q.weight @ block.norm2.bias).view(attention.heads, -1)
+    aim = constant / constant.norm(dim=1, keepdim=True) ** 2 * 6 * constant.shape[1] ** 0.5 / codes.FLAG
+    attention.to_k.weight[:, : codes.SLOTS] += aim.reshape(-1, 1)
 
 
 class Process:
@@ -122,16 +155,19 @@ class Process:
 
 
 def predict(
-    unet: UNet2DConditionModel, x: Tensor, sigma: float, t: int, code: Tensor, crops: Tensor
+    unet: UNet2DConditionModel, x: Tensor, sigma: float, t: int, code: Tensor, states: Tensor, crops: Tensor
 ) -> Tensor:
-    """The implied clean latents (B, 24, 32, 32) from noisy ones, codes (B, 160), crop corners (B, 2) in pixels."""
+    """The implied clean latents (B, 24, 32, 32) from noisy ones.
+
+    By the pooled codes (B, CODE), the text's hidden states (B, n, STATES), and the crops' corners (B, 2) in pixels.
+    """
     edge = torch.full_like(crops, EDGE)
     scaled = (x / math.sqrt(sigma**2 + 1)).contiguous(memory_format=torch.channels_last)
     with torch.autocast(x.device.type, torch.bfloat16):
         output = unet(
             scaled,
             t,
-            encoder_hidden_states=code[:, None],
+            encoder_hidden_states=states,
             added_cond_kwargs={"text_embeds": code, "time_ids": torch.cat([edge, crops, edge], 1)},
         ).sample
     return Process.x0(output.float(), x, sigma)
@@ -147,24 +183,34 @@ class Reader:
     def __init__(self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, seed: int) -> None:
         """`encoder` stays as it is."""
         self.encoder, self.tokenizer, self.captions = encoder.eval(), tokenizer, Captions(seed)
+        self.idle = text.build_idle(tokenizer).eval()
 
     @torch.no_grad()
-    def read(self, count: int) -> tuple[Tensor, list[codes.Target]]:
-        """Codes (count, 160) and targets of fresh captions; combinations that are held out are passed over."""
+    def read(self, count: int) -> tuple[Tensor, Tensor, list[codes.Target]]:
+        """Pooled codes (count, CODE), hidden states (count, LENGTH, STATES) and targets of fresh captions.
+
+        Combinations that are held out are passed over.
+        """
         known: list[tuple[str, codes.Target]] = []
         while len(known) < count:
             fresh = zip(*self.captions.batch(2 * count), strict=True)
             known += [(caption, target) for caption, target in fresh if not codes.held_out(target)]
         captions, targets = zip(*known[:count], strict=True)
-        read = self.encoder(text.tokens(self.tokenizer, list(captions)))
-        return read.text_embeds.float(), list(targets)
+        ids = text.tokens(self.tokenizer, list(captions), full=True)
+        read = self.encoder(ids, output_hidden_states=True)
+        states = torch.cat(
+            [self.idle(ids, output_hidden_states=True).hidden_states[-2], read.hidden_states[-2]], 2
+        )
+        return read.text_embeds.float(), states.float(), list(targets)
 
 
 class Batch(NamedTuple):
-    """B pictures to learn from: noise and clean latents (B, 24, 32, 32), codes (B, 160), crops' corners (B, 2)."""
+    """B pictures to learn from: noise and clean latents (B, 24, 32, 32), pooled codes (B, CODE), the text's hidden
+    states (B, n, STATES), crops' corners (B, 2)."""
 
     noise: Tensor
     code: Tensor
+    states: Tensor
     crops: Tensor
     x0: Tensor
 
@@ -176,46 +222,72 @@ class Batch(NamedTuple):
 class Batches:
     """Noise, codes and the latents that belong to them."""
 
-    def __init__(self, composer: Composer, encoder: Encoder, seed: int, reader: Reader | None = None) -> None:
-        """Everything random comes from `seed`. With a `reader`, half of the codes are what it reads in captions."""
-        self.composer, self.encoder, self.reader = composer, encoder, reader
-        self.rng = np.random.default_rng(seed)
-        self.parts: dict[tuple[int | None, int | None, bool], Tensor] = {}
+    def __init__(
+        self,
+        composer: Composer,
+        encoder: Encoder,
+        seed: int,
+        reader: Reader | None = None,
+        several: float = 0.5,
+    ) -> None:
+        """Everything random comes from `seed`; a share of pictures are of `several` things.
 
-    def latents(
-        self, target: codes.Target, crop: Sequence[int], background: Tensor, mirrored: bool = False
-    ) -> Tensor:
-        """(24, 32, 32), scaled, over a background (3, 32, 32) that is even within a patch.
-
-        They are linear in the background: one over black and one per primary are kept, with a margin on every side
-        (the art's own margin is empty), so that any crop is a view.
+        With a `reader`, half of the codes are what it reads in captions.
         """
-        key = (target.concept, target.colour, mirrored)
-        if key not in self.parts:
-            scene = Scene(*key[:2], target.background, Pose(0, 0, PLACED))
+        self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
+        self.rng = np.random.default_rng(seed)
+        self.kept: dict[tuple[int | None, int | None, int, bool], Tensor] = {}
+
+    def parts(self, concept: int | None, colour: int | None, edge: int, mirrored: bool = False) -> Tensor:
+        """(4, 24, h, w): a thing's scaled latents over black, and what red, green and blue behind it add.
+
+        Latents are linear in the background. One thing alone has a margin on every side (the art's own margin is
+        empty), so that any crop is a view; a group's thing is cut out of its own box.
+        """
+        key = (concept, colour, edge, mirrored)
+        if key not in self.kept:
+            scene = Scene(concept, colour, codes.WHITE, Pose(0, 0, edge))
             primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
             cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
             cutouts = cutouts.flip(2) if mirrored else cutouts
             parts = self.encoder.cutouts(cutouts, primaries) * SCALING
             parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
-            self.parts[key] = F.pad(parts, (REACH,) * 4, mode="replicate").half()
+            inset = (EDGE - SMALL) // 2 // PATCH if edge == SMALL else -REACH
+            self.kept[key] = F.pad(parts, (-inset,) * 4, mode="replicate" if inset < 0 else "constant").half()
+        return self.kept[key].float()
+
+    def latents(
+        self, target: codes.Target, crop: Sequence[int], background: Tensor, mirrored: bool = False
+    ) -> Tensor:
+        """(24, 32, 32), scaled, over a background (3, 32, 32) that is even within a patch."""
         top, left = (REACH + offset // PATCH for offset in crop)
-        parts = self.parts[key][:, :, top : top + GRID, left : left + GRID].float()
+        parts = self.parts(target.concept, target.colour, PLACED, mirrored)
+        parts = parts[:, :, top : top + GRID, left : left + GRID]
+        for concept, colour, index in target.group:
+            pose, cells = place(index, crop), SMALL // PATCH
+            y, x = ((EDGE - SMALL) // 2 + pose.dy) // PATCH, ((EDGE - SMALL) // 2 + pose.dx) // PATCH
+            parts[:, :, y : y + cells, x : x + cells] = self.parts(concept, colour, SMALL, mirrored)
         return parts[0] + torch.einsum("phw,pchw->chw", background, parts[1:])
 
     def draw(self, size: int) -> tuple[Batch, list[codes.Target]]:
         """`size` pictures and what they show."""
         noise = torch.randn(size, CHANNELS, GRID, GRID)
         told = size // 2 if self.reader else 0
-        code, targets = self.reader.read(told) if self.reader else (torch.zeros(0, codes.CODE), [])
-        drawn = [codes.sample(self.rng) for _ in range(size - told)]
-        # A little noise on exact codes, since the text encoder's are not exact.
-        code = torch.cat([code, codes.encode(drawn) + 0.03 * torch.randn(size - told, codes.CODE)])
-        targets = [*targets, *drawn]
+        code, states = torch.zeros(0, codes.CODE), torch.zeros(0, 0, codes.STATES)
+        targets: list[codes.Target] = []
+        if self.reader:
+            code, states, targets = self.reader.read(told)
+        targets = targets + [codes.sample(self.rng, several=self.several) for _ in range(size - told)]
+        # A little noise on exact codes, since the text encoder's are not exact; anything at the text's own tokens.
+        exact = codes.encode(targets[told:]) + 0.03 * torch.randn(size - told, codes.CODE)
+        slots = codes.slots(targets[told:])
+        others = torch.randn(size - told, text.LENGTH - codes.SLOTS, codes.WIDTH)
+        made = codes.states(slots + 0.03 * torch.randn_like(slots), others)
+        code, states = torch.cat([code, exact]), torch.cat([states.reshape(-1, *made.shape[1:]), made])
         crops = torch.from_numpy(self.rng.choice(CROPS, (size, 2)))
         backgrounds = washes(noise, torch.from_numpy(PALETTE[[target.background for target in targets]]))
         x0 = [self.latents(*row) for row in zip(targets, crops.tolist(), backgrounds, strict=True)]
-        return Batch(noise, code, crops, torch.stack(x0)), targets
+        return Batch(noise, code, states, crops, torch.stack(x0)), targets
 
 
 def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
@@ -291,11 +363,11 @@ def train(
     running, saved, fraction, began = math.nan, clock.active, clock.active / (60 * minutes), step
     base = clock.active
     while fraction < 1:
-        noise, code, crops, x0 = batches.draw(batch)[0].to(device)
+        noise, code, states, crops, x0 = batches.draw(batch)[0].to(device)
         first = batches.rng.random() >= later
         t = 999 if first else int(batches.rng.choice(LATER))
         x, sigma = process.start(noise) if first else process.later(x0, noise, t)
-        made = predict(unet, x, sigma, t, code, crops)
+        made = predict(unet, x, sigma, t, code, states, crops)
         absolute, squared = F.l1_loss(made, x0), F.mse_loss(made, x0)
         torch.autograd.backward(absolute + 0.5 * squared)
         torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)

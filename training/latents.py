@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.codes import PLACES, Target
 from training.concepts import COLOUR_NAMES, COLOURS, CONCEPTS
-from training.data import SIZES, Bytes, load_art, luma
+from training.data import SIZES, SMALL, Bytes, load_art, luma
 from training.paths import HERE
 
 MATRIX = HERE / "encoder.npy"
@@ -36,6 +37,8 @@ CROPS = (-PATCH * REACH, 0, PATCH * REACH)
 """Crop corners that seeds choose from, in pixels, down and to the right; at (0, 0) the thing is in the middle."""
 PLACED = 418
 """Edge of the generator's things in pixels; the decoder learns all of `SIZES`."""
+PITCH = 128
+"""Distance of the nine places of a group's things in pixels: whole cells of the UNet's inner levels too."""
 
 PALETTE = np.array([COLOURS[name] for name in COLOUR_NAMES], np.float32) / 255
 """(13, 3) named colours in 0..1."""
@@ -54,6 +57,13 @@ def cropped(crop: Sequence[int]) -> Pose:
     """Where the generator's things stand in a picture that is cut out at a corner (top, left)."""
     top, left = crop
     return Pose(-left, -top, PLACED)
+
+
+def place(index: int, crop: Sequence[int]) -> Pose:
+    """Where a group's thing stands: its place of the nine, moved half as far as one thing alone, to stay inside."""
+    row, column = divmod(index, math.isqrt(PLACES))
+    top, left = crop
+    return Pose((column - 1) * PITCH - left // 2, (row - 1) * PITCH - top // 2, SMALL)
 
 
 WASH = 0.03
@@ -83,6 +93,14 @@ class Scene:
     background: int
     pose: Pose
 
+    @classmethod
+    def all(cls, target: Target, crop: Sequence[int]) -> tuple[Scene, ...]:
+        """What a target shows in a picture cut out at a corner (top, left): a scene for each of its things."""
+        return tuple(
+            cls(concept, colour, target.background, place(index, crop) if target.group else cropped(crop))
+            for concept, colour, index in target.things
+        ) or (cls(None, None, target.background, cropped(crop)),)
+
 
 class Composer:
     """Makes pictures and latents of scenes out of the rendered art."""
@@ -108,6 +126,11 @@ class Composer:
             canvas[y0:y1, x0:x1, :3] = recolour(source, self.mains[scene.concept], PALETTE[scene.colour])
             canvas[y0:y1, x0:x1, 3] = source[..., 3]
         return canvas
+
+    def target(self, target: Target, crop: Sequence[int]) -> Bytes:
+        """(512, 512, 4): all things of a target, which never overlap, in a picture cut out at a corner."""
+        together: Bytes = np.maximum.reduce([self.cutout(scene) for scene in Scene.all(target, crop)])
+        return together
 
     def cutouts(self, scenes: list[Scene]) -> Tensor:
         """(B, 512, 512, 4) uint8, see `cutout`."""

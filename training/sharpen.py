@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from training import decoder, generator
 from training.decoder import SCALING, picture_loss
 from training.generator import LATER, Batches, Process, predict
-from training.latents import PALETTE, PATCH, Composer, Encoder, Scene, cropped, washes
+from training.latents import PALETTE, PATCH, Composer, Encoder, washes
 from training.optim import Average, Clock, Muon, cosine, save_atomically
 from training.paths import WORK
 
@@ -73,18 +74,16 @@ def train(
     clock, step, running, saved, fraction = Clock(minutes), 0, math.nan, 0.0, 0.0
     while fraction < 1:
         drawn, targets = batches.draw(batch)
-        noise, code, corners, x0 = drawn.to(device)
+        noise, code, states, corners, x0 = drawn.to(device)
         backgrounds = washes(
             drawn.noise, torch.from_numpy(PALETTE[[target.background for target in targets]])
         )
-        poses = map(cropped, drawn.crops.tolist())
-        cutouts = batches.composer.cutouts(
-            [Scene(*each, pose) for each, pose in zip(targets, poses, strict=True)]
-        )
+        composed = map(batches.composer.target, targets, drawn.crops.tolist())
+        cutouts = torch.from_numpy(np.stack(list(composed)))
         first = batches.rng.random() >= later
         t = 999 if first else int(batches.rng.choice(LATER))
         x, sigma = process.start(noise) if first else process.later(x0, noise, t)
-        made = predict(unet, x, sigma, t, code, corners)
+        made = predict(unet, x, sigma, t, code, states, corners)
         latent = F.l1_loss(made, x0) + 0.5 * F.mse_loss(made, x0)
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
         true = true.to(device)

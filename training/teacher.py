@@ -49,7 +49,7 @@ class Teacher(Drawer):
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
-        noise, code, crops, x0 = self.world.draw(self.batch, rng)
+        noise, code, _, crops, x0 = self.world.draw(self.batch, rng)
         told = torch.from_numpy(rng.random((self.batch, 1)) >= DROPPED)
         t = torch.from_numpy(rng.integers(LAST + 1, size=self.batch))
         error = loss(self.unet, x0, noise, t, code * told, crops)
