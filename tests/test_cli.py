@@ -45,6 +45,14 @@ def test_every_setting_but_the_key_has_a_flag() -> None:
         (["generate", "", "-o", "fox.png"], "prompt"),
         (["generate", "a fox", "--size", "513x7"], "size"),
         (["generate", "a fox", "--steps", "1000"], "steps"),
+        (["generate", "a fox", "--image", "/nowhere/fox.png"], "--image"),
+        (["generate", "a fox", "--model", "sd15", "--image", "pyproject.toml"], "image is no PNG"),
+        (["generate", "a fox", "--strength", "0.5"], "strength goes with image"),
+        (["generate", "a fox", "--mask", "docs/page.png"], "mask goes with image"),
+        (["generate", "a fox", "--control", "docs/page.png"], "--controlnet"),
+        (["generate", "a fox", "--model", "sd15", "--controlnet", "canny"], "--control too"),
+        (["generate", "a fox", "--adapter", "ink=nowhere.safetensors:0.5"], "nowhere.safetensors"),
+        (["generate", "a fox", "--adapter", "ink=docs:9"], "scale of 'ink'"),
     ],
 )
 def test_a_wrong_flag_is_named_before_anything_slow_starts(arguments: list[str], word: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -249,7 +249,47 @@ def generate(
     steps: Annotated[
         int | None, typer.Option(help="Steps of the sampler; the model's own number if not given.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; the model's own size if not given.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="WIDTHxHEIGHT; if not given the model's own, with a picture the nearest to its."),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="How closely the words are followed; the model's own if not given.")
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What not to draw; wants a guidance scale above 1.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to start from: a PNG, JPEG or WebP file.")
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="How far to leave --image behind, above 0 to 1 (SDXL, SD). [default: 0.75]"),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="What of --image is painted anew: transparent, or else white (Muse models)."),
+    ] = None,
+    controlnet: Annotated[
+        str | None,
+        typer.Option(
+            help="The ControlNet that --control is for: canny, depth or scribble, or NAME=SOURCE with a folder, "
+            ".safetensors file or hub id."
+        ),
+    ] = None,
+    control: Annotated[Path | None, typer.Option(help="A picture that --controlnet steers by.")] = None,
+    control_scale: Annotated[float, typer.Option(help="How strongly it steers, 0 to 2.")] = 1.0,
+    preprocess: Annotated[
+        Literal["none", "canny"],
+        typer.Option(help="canny: steer by the edges of --control. none: it is steered by as it is."),
+    ] = "none",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A LoRA to draw with, as NAME=FILE, NAME=FOLDER or NAME=owner/name:file, with :SCALE behind it "
+            "unless that is 1; repeatable."
+        ),
+    ] = None,
     number: Annotated[int, typer.Option("-n", min=1, max=64, help="Pictures; picture i has seed + i.")] = 1,
     model: ModelFlag = None,
     revision: RevisionFlag = None,
@@ -260,8 +300,17 @@ def generate(
     dtype: DTypeFlag = None,
     threads: ThreadsFlag = None,
 ) -> None:
-    """Draw without a server: load the model, draw, write the files."""
-    from onestroke.generating import generate_files
+    """Draw without a server: load the model, draw, write the files.
+
+    onestroke generate "a fox" -o fox.png --seed 7 -n 4
+
+    onestroke generate "a fox" --model sdxl-base --image sketch.png --strength 0.6 --adapter ink=ink.safetensors:0.8
+
+    onestroke generate "a house" --model sdxl-base --controlnet canny --control house.jpg --preprocess canny
+    """
+    from onestroke.api.pictures import Steering
+    from onestroke.api.resolve import Ask
+    from onestroke.generating import generate_files, read_picture
 
     settings = _settings(
         {
@@ -269,13 +318,38 @@ def generate(
             "revision": revision,
             "vae": vae,
             "unet": unet,
+            "controlnet": controlnet,
             "recipe": recipe,
             "device": device,
             "dtype": dtype,
             "threads": threads,
         }
     )
-    asyncio.run(generate_files(settings, prompt, output, seed=seed, steps=steps, size=size, n=number))
+    ask = Ask(
+        prompt,
+        seed=seed,
+        steps=steps,
+        size=size,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        strength=strength,
+    )
+    guide = read_picture(control, "control")
+    steering = Steering(guide, None, control_scale, preprocess) if guide else None
+    if controlnet and not steering:
+        fail("--controlnet steers by a picture: give --control too")
+    asyncio.run(
+        generate_files(
+            settings,
+            ask,
+            output,
+            n=number,
+            image=read_picture(image, "image"),
+            mask=read_picture(mask, "mask"),
+            steering=steering,
+            adapters=adapter or (),
+        )
+    )
 
 
 @cli.command()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from onestroke.api.pictures import Steering, with_pictures
 from onestroke.api.resolve import Ask, resolve
 from onestroke.app import serving, until_ready
-from onestroke.core import GenerationRequest, ImageFormat
+from onestroke.core import AdapterUse, GenerationRequest, ImageFormat
 from onestroke.errors import InvalidRequest
 from onestroke.metrics import Metrics
 from onestroke.models import hub
@@ -31,29 +33,53 @@ FORMATS = {
 
 async def generate_files(
     settings: Settings,
-    prompt: str,
+    ask: Ask,
     output: Path,
     *,
-    seed: int | None,
-    steps: int | None,
-    size: str | None,
     n: int,
+    image: bytes | None = None,
+    mask: bytes | None = None,
+    steering: Steering | None = None,
+    adapters: Sequence[str] = (),
 ) -> None:
-    """Draw and write `n` files, NAME.png or NAME-0.png and so on. Raises OnestrokeError."""
+    """Draw and write `n` files, NAME.png or NAME-0.png and so on. Raises OnestrokeError.
+
+    `adapters` are NAME=SOURCE or NAME=SOURCE:SCALE; those of the settings, which are the server's, are left out.
+    """
     if output.suffix.lower() not in FORMATS:
         raise InvalidRequest(f"--output must end in one of {', '.join(FORMATS)}", "output")
     if not output.parent.is_dir():
         raise InvalidRequest(f"--output: there is no folder {output.parent}", "output")
     spec = choose_all(settings)[0].spec
-    ask = Ask(prompt, seed=seed, steps=steps, size=size, format=FORMATS[output.suffix.lower()])
+    sources, uses = zip(*map(split_scale, adapters), strict=True) if adapters else ((), ())
+    ask = replace(ask, format=FORMATS[output.suffix.lower()], adapters=uses)
+    ask = await with_pictures(ask, [spec], image=image, mask=mask, steering=steering)
     requests = resolve(ask, [spec], settings.max_prompt_chars, n)
     rows = sum(request.unet_rows for request in requests)  # nothing larger is worth its warming up
     quick = {name: "off" for name in ("compile", "graphs") if getattr(settings, name) == "auto"}
-    settings = settings.model_copy(update={"max_batch": min(settings.max_batch, rows), **quick})
+    own = {"max_batch": min(settings.max_batch, rows), "adapter": sources}
+    settings = settings.model_copy(update={**own, **quick})
     async with serving(settings, [spec], Metrics(), quiet=True) as scheduler:
         with _bars() as bars:
             await _warm_up(scheduler, bars, spec.name)
             await _draw(scheduler, bars, requests, output)
+
+
+def read_picture(path: Path | None, flag: str) -> bytes | None:
+    """The file's bytes. Raises InvalidRequest naming the `flag`."""
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise InvalidRequest(f"--{flag}: {path} cannot be read: {error.strerror}", flag) from error
+
+
+def split_scale(adapter: str) -> tuple[str, AdapterUse]:
+    """NAME=SOURCE of NAME=SOURCE:SCALE, and the use that is made of it."""
+    source, _, scale = adapter.rpartition(":")
+    try:
+        return source, AdapterUse(source.partition("=")[0], float(scale))
+    except ValueError:
+        return adapter, AdapterUse(adapter.partition("=")[0])
 
 
 async def warm(settings: Settings) -> None:

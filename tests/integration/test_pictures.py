@@ -18,11 +18,14 @@ import openai
 import pytest
 from diffusers import UNet2DConditionModel
 from PIL import Image, ImageChops
+from typer.testing import CliRunner
 from websockets.sync.client import connect
 
 import onestroke_client
+from onestroke.cli import cli
 from onestroke_client import AsyncClient, Client, Picture
 from tests.pictures import colours, encoded
+from tests.pipelines.loras import random_factors, save_kohya
 from tests.pipelines.tiny_models import save_tiny_muse, save_tiny_sd, tiny_control
 from tests.servers import Server, serving
 
@@ -34,17 +37,26 @@ BOUND = 2
 START = base64.b64encode(encoded(colours(SIZE))).decode()
 
 
+ON = ("--device", "cpu", "--dtype", "float32", "--threads", "1")
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("tiny")
     save_tiny_sd(folder / "sd15", "sd15")
     unet = UNet2DConditionModel.from_pretrained(folder / "sd15", subfolder="unet")
     tiny_control(unet).save_pretrained(folder / "edge")
+    save_kohya(folder / "ink.safetensors", {"unet": random_factors(unet)})
     save_tiny_muse(folder / "muse")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
     models = ("--model", str(folder / "sd15"), "--model", str(folder / "muse"))
     controls = ("--controlnet", f"edge={folder / 'edge'}")
-    on = ("--device", "cpu", "--dtype", "float32", "--threads", "1")
-    with serving(*models, *controls, *on, double=False) as running:
+    adapter = ("--adapter", f"ink={folder / 'ink.safetensors'}")
+    with serving(*models, *controls, *adapter, *ON, double=False) as running:
         yield running
 
 
@@ -380,6 +392,47 @@ def test_a_bad_picture_is_refused_and_not_kept(typist: Typist, data: bytes) -> N
     assert typist.heard("error")["field"] == "id"
     typist.say(type="generate", seq=1, prompt="a cat", image="bad")
     assert typist.heard("error")["field"] == "image"
+
+
+# -- the command line ------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_draws_what_the_server_draws(
+    http: httpx.Client, folder: Path, tmp_path: Path
+) -> None:
+    """From a picture, by a ControlNet, with an adapter; each of them is seen in what comes out."""
+    (tmp_path / "start.png").write_bytes(encoded(colours(SIZE)))
+    (tmp_path / "lines.png").write_bytes(encoded(colours(SIZE, 3)))
+    flags = {
+        "model": folder / "sd15",
+        "seed": 5,
+        "steps": 4,
+        "guidance-scale": 3,
+        "negative-prompt": "dogs",
+        "image": tmp_path / "start.png",
+        "strength": 0.5,
+        "controlnet": f"edge={folder / 'edge'}",
+        "control": tmp_path / "lines.png",
+        "control-scale": 0.6,
+        "preprocess": "canny",
+        "adapter": f"ink={folder / 'ink.safetensors'}:0.5",
+        "output": tmp_path / "cat.png",
+    }
+    arguments = [str(part) for flag, value in flags.items() for part in (f"--{flag}", value)]
+    done = CliRunner().invoke(cli, ["generate", "a cat", *arguments, *ON])
+    assert done.exit_code == 0, done.output
+    drawn = np.asarray(Image.open(tmp_path / "cat.png").convert("RGB"), int)
+    fields: dict[str, Any] = {
+        "guidance_scale": 3,
+        "negative_prompt": "dogs",
+        "image": START,
+        "strength": 0.5,
+        "control": {"image": LINES, "scale": 0.6, "preprocess": "canny"},
+        "adapters": [{"name": "ink", "scale": 0.5}],
+    }
+    assert np.abs(drawn - pixels(draw(http, **fields))).max() <= BOUND
+    for name, other in (("adapters", []), ("control", None), ("strength", 0.75), ("negative_prompt", "")):
+        assert np.abs(drawn - pixels(draw(http, **{**fields, name: other}))).max() > BOUND, name
 
 
 # -- the Python client -----------------------------------------------------------------------------------------
