@@ -10,8 +10,9 @@ import numpy as np
 from training.codes import Target
 from training.concepts import COLOUR_WORDS, CONCEPTS
 from training.data import read_json
-from training.grammar import english, parse
+from training.grammar import parse
 from training.keywords import KEYWORDS
+from training.phrases import LEXICON, english, plurals
 
 OPENINGS = (
     "a picture of",
@@ -158,6 +159,88 @@ BACKGROUNDS = (
     "with a {} bg",
     "on a {} wall",
 )
+JOINTS = (
+    *("{} and {}",) * 8,
+    *(
+        "{} with {}",
+        "{} with {}",
+        "{}, {}",
+        "{} & {}",
+        "{} next to {}",
+        "{} beside {}",
+        "{} near {}",
+        "{} vs {}",
+    ),
+    *("{} left of {}", "{} to the left of {}", "{} right of {}", "{} right of {}", "{} to the right of {}"),
+    *("{} above {}", "{} over {}", "{} on {}", "{} on {}", "{} on top of {}", "{} riding {}", "{} riding {}"),
+    *(
+        "{} in {}",
+        "{} inside {}",
+        "{} sitting on {}",
+        "{} standing on {}",
+        "{} under {}",
+        "{} below {}",
+        "{} beneath {}",
+    ),
+    *(
+        "{} eating {}",
+        "{} eats {}",
+        "{} wearing {}",
+        "{} holding {}",
+        "{} chasing {}",
+        "{} kissing {}",
+        "{} looking at {}",
+    ),
+    *(
+        "{} loves {}",
+        "{} playing with {}",
+        "{} in front of {}",
+        "{} behind {}",
+        "{} by {}",
+        "{} from {}",
+        "{} for {}",
+    ),
+)
+"""How people join two things."""
+LISTS = (
+    "{}, {} and {}",
+    "{} and {} and {}",
+    "{} with {} and {}",
+    "{}, {}, {}",
+    "{} and {} on {}",
+    "{} on {} with {}",
+)
+NUMBERS = (
+    *(
+        "two",
+        "two",
+        "two",
+        "2",
+        "three",
+        "three",
+        "3",
+        "four",
+        "4",
+        "five",
+        "a pair of",
+        "a couple of",
+        "many",
+        "some",
+    ),
+    *(
+        "several",
+        "10",
+        "lots of",
+        "six",
+        "a dozen",
+        "both",
+        "both the",
+        "twelve",
+        "100",
+        "a group of",
+        "a few",
+    ),
+)
 RARER = ("40", "50")
 """Tiers of rarer English words, met as words that mean nothing here; 55 and up are left for measuring."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -190,6 +273,44 @@ class Captions:
             return self.pick(self.keywords)
         concept = CONCEPTS[int(self.rng.integers(len(CONCEPTS)))]
         return concept.name if self.chance(0.45) else self.pick(concept.words)
+
+    def plural(self) -> str:
+        """Several of a thing: "cats"."""
+        word = self.thing()
+        form = plurals(word)[0]
+        return form if form in LEXICON else word
+
+    def phrase(self) -> str:
+        """A thing as one of several: with its article, colour and adjective, or counted."""
+        counted = self.chance(0.12)
+        words = [self.plural() if counted or self.chance(0.05) else self.thing()]
+        if self.chance(0.25):
+            words.insert(0, self.pick(self.colours))
+        if self.chance(0.1):
+            words.insert(0, self.pick(ADJECTIVES) if self.chance(0.7) else self.stranger())
+        if counted:
+            words.insert(0, self.pick(NUMBERS))
+        elif self.chance(0.55):
+            words.insert(0, self.pick(["a", "a", "a", "the", "an", "my"]))
+        return " ".join(words)
+
+    def several(self) -> str:
+        """Several things: counted or plural, two joined, three or four in a row; sometimes one is unknown."""
+        kind = self.rng.random()
+        if kind < 0.1:
+            return self.plural()
+        if kind < 0.35:
+            colour = [self.pick(self.colours)] if self.chance(0.2) else []
+            thing = self.plural() if self.chance(0.85) else self.thing()
+            return " ".join([self.pick(NUMBERS), *colour, thing])
+        if kind < 0.83:
+            parts = [self.phrase(), self.phrase()]
+            if self.chance(0.12):
+                parts[int(self.rng.integers(2))] = self.pick(["a ", "the ", ""]) + self.stranger()
+            return self.pick(JOINTS).format(*parts)
+        if kind < 0.95:
+            return self.pick(LISTS).format(self.phrase(), self.phrase(), self.phrase())
+        return f"{self.phrase()}, {self.phrase()}, {self.phrase()} and {self.phrase()}"
 
     def stranger(self) -> str:
         """A word that means nothing here: English mostly, a blend of two words, or letters."""
@@ -241,6 +362,12 @@ class Captions:
             ]
             count = int(self.rng.integers(2, 6))
             text = " ".join(parts[int(self.rng.integers(len(parts)))]() for _ in range(count))
+        elif kind < 0.57:
+            text = self.several()
+            if self.chance(0.1):
+                text = f"{self.pick(OPENINGS)} {text}"
+            if self.chance(0.06):
+                text += " " + self.pick(TAILS)
         else:
             words = [self.thing()]
             if self.chance(0.3):
@@ -251,14 +378,10 @@ class Captions:
                 words.insert(0, self.pick(["a", "a", "the", "an"]))
             if self.chance(0.13):
                 words.insert(0, self.pick(OPENINGS))
-            if self.chance(0.06):
-                words.append(
-                    f"{self.pick(['and', 'and a', 'with a', 'eating a', 'riding a'])} {self.thing()}"
-                )
             if self.chance(0.1):
                 words.append(self.pick(TAILS) if self.chance(0.7) else self.stranger())
             text = " ".join(words)
-        if self.chance(0.5):
+        if self.chance(0.45):
             text += " " + self.pick(BACKGROUNDS).format(self.pick(self.colours))
             if self.chance(0.05):
                 text += " " + self.pick(TAILS)

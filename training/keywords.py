@@ -90,7 +90,7 @@ crying face: bawling, loudly, loudly crying face, unhappy
 heart eyes: affection, infatuation, kisses, romance, romantic, smiling face with heart eyes, smiling
   face with heart-eyes, xoxo
 angry face: blame, frustrated, maddening, shade
-cool face: bro, chilling, eyewear, friends, mutual, rad, relaxed, sunglass, swag, win
+cool face: bro, chilling, eyewear, friends, mutual, rad, relaxed, swag, win
 sleeping face: bedtime, good, goodnight, whatever, yawn
 thinking face: chin, consider, wondering
 winking face: heartbreaker, mischievous, secret, slide, tease, winks

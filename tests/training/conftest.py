@@ -17,23 +17,25 @@ pytest.importorskip("tqdm")
 
 import torch
 
-from training import captions, grammar
+from training import captions, phrases
 from training.concepts import CONCEPTS
 from training.latents import CHANNELS, Composer, Encoder
 
-WORDS = frozenset({"clown", "wolf", "sheep", "beard", "plant", "democracy", "mortgage", "table", "window"})
+WORDS = frozenset(
+    {"clown", "wolf", "sheep", "beard", "plant", "democracy", "mortgage", "table", "window", "many"}
+)
 
 
 @pytest.fixture(autouse=True)
 def few_english_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No tarballs in tests: a fixed handful of English words."""
     beginnings = frozenset(word[:end] for word in WORDS for end in range(3, len(word)))
-    for module in (grammar, captions):
+    for module in (phrases, captions):
         monkeypatch.setattr(module, "english", lambda: (WORDS, beginnings))
     monkeypatch.setattr(captions, "read_json", lambda *_: ["potsherds", "quixotic"])
-    grammar.look_up.cache_clear()
+    phrases.look_up.cache_clear()
     yield
-    grammar.look_up.cache_clear()
+    phrases.look_up.cache_clear()
 
 
 class Discs(dict[int, np.ndarray]):

@@ -9,8 +9,9 @@ import pytest
 from training import codes
 from training.captions import Captions
 from training.concepts import COLOUR_NAMES, COLOURS, CONCEPTS, INDEX, NAMES
-from training.grammar import parse, slips
+from training.grammar import parse
 from training.keywords import KEYWORDS
+from training.phrases import slips
 
 
 def meaning(prompt: str) -> str:
@@ -32,7 +33,7 @@ def test_the_table_is_what_the_card_says() -> None:
     [
         ("", "nothing on white"),
         ("cat", "cat on white"),
-        ("CATS!!", "cat on white"),
+        ("CAT!!", "cat on white"),
         ("a picture of a cute bunny", "rabbit on white"),
         ("evil robot on black", "robot on black"),
         ("red apple on a blue background", "apple on blue"),
@@ -44,9 +45,8 @@ def test_the_table_is_what_the_card_says() -> None:
         ("green", "frog on white"),
         ("blue background", "nothing on blue"),
         ("pizza, green background", "pizza on green"),
-        ("cat with a blue hat", "cat on white"),
+        ("cat with a blue beard", "cat on white"),
         ("cat with a blue background", "cat on blue"),
-        ("cat and dog", "cat on white"),
         ("happy", "smiling face on white"),
         ("happy dog", "dog on white"),
         ("ice cream", "ice cream on white"),
@@ -64,6 +64,67 @@ def test_the_table_is_what_the_card_says() -> None:
 def test_finished_prompts(prompt: str, target: str) -> None:
     """Things, synonyms, colours, backgrounds, slips and nonsense."""
     assert meaning(prompt) == target
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "places"),
+    [
+        ("a cat and a dog", "cat, dog on white", (3, 5)),
+        ("cat with a pizza", "cat, pizza on white", (3, 5)),
+        ("cat & dog", "cat, dog on white", (3, 5)),
+        ("cat, dog", "cat, dog on white", (3, 5)),
+        ("cat next to a dog", "cat, dog on white", (3, 5)),
+        ("cat left of a dog", "cat, dog on white", (3, 5)),
+        ("a cat eating a pizza", "cat, pizza on white", (3, 5)),
+        ("cat right of a dog", "dog, cat on white", (3, 5)),
+        ("a cat to the right of the dog", "dog, cat on white", (3, 5)),
+        ("a bird above a house", "bird, house on white", (1, 7)),
+        ("astronaut riding a horse", "astronaut, horse on white", (1, 7)),
+        ("cat on top of a car", "cat, car on white", (1, 7)),
+        ("a cat under a tree", "tree, cat on white", (1, 7)),
+        ("cat with a blue hat", "cat, blue hat on white", (3, 5)),
+        ("a red cat and a blue dog", "red cat, blue dog on white", (3, 5)),
+        ("cat on a blue car", "cat, blue car on white", (1, 7)),
+        ("cat and dog on a blue background", "cat, dog on blue", (3, 5)),
+        ("a cat and a d", "cat, dog on white", (3, 5)),
+        ("a cat, a dog and a bird", "cat, dog, bird on white", (1, 6, 8)),
+        ("cat dog and bird", "cat, bird on white", (3, 5)),
+        ("two cats and a dog", "cat, cat, dog on white", (1, 6, 8)),
+        ("cat, dog, fox, owl and lion", "cat, dog, fox, owl on white", (0, 2, 6, 8)),
+        ("two cats", "cat, cat on white", (3, 5)),
+        ("2 cats", "cat, cat on white", (3, 5)),
+        ("a pair of red cats", "red cat, red cat on white", (3, 5)),
+        ("three apples on pink", "apple, apple, apple on pink", (1, 6, 8)),
+        ("many wolves", "wolf, wolf, wolf, wolf on white", (0, 2, 6, 8)),
+        ("99 balloons", "balloon, balloon, balloon, balloon on white", (0, 2, 6, 8)),
+        ("cats", "cat, cat on white", (3, 5)),
+        ("an apple and an orange", "apple, orange on white", (3, 5)),
+        ("cat with an orange", "cat, orange on white", (3, 5)),
+    ],
+)
+def test_several_things(prompt: str, target: str, places: tuple[int, ...]) -> None:
+    """What is joined stands together; what is counted stands there as often."""
+    assert meaning(prompt) == target
+    assert tuple(placed.place for placed in parse(prompt).group) == places
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("a cat a", "a cat and", "a cat and a", "a cat wi", "a cat with", "a cat with a", "a cat and th"),
+        *("a cat o", "a cat on", "a cat next to", "man riding a cat", "a cat with big eyes", "kitty-cat"),
+        *("the cat's hair", "cat made of cheese", "cat dog"),
+    ],
+)
+def test_what_adds_nothing(prompt: str) -> None:
+    """Unfinished joints, unknown things, parts of a thing, a second thing that nothing joins."""
+    assert meaning(prompt) == "cat on white"
+
+
+@pytest.mark.parametrize("prompt", ["glasses", "a pair of glasses", "some bread", "fries", "scissors"])
+def test_one_thing_in_the_plural(prompt: str) -> None:
+    """Some names are plurals, and some numbers count nothing."""
+    assert parse(prompt).concept is not None
 
 
 def test_key_by_key() -> None:
@@ -93,9 +154,14 @@ def test_popularity_decides() -> None:
         assert parse(letter).concept == first
 
 
+def _first(prompt: str) -> int | None:
+    """The first thing drawn; a plural draws two of it."""
+    return next((thing.concept for thing in parse(prompt).things), None)
+
+
 def test_words_draw_their_concept() -> None:
     """Nearly every word in the table draws its own concept; the rest begin with another concept's word."""
-    wrong = [w for i, concept in enumerate(CONCEPTS) for w in concept.words if parse(w + " ").concept != i]
+    wrong = [w for i, concept in enumerate(CONCEPTS) for w in concept.words if _first(w + " ") != i]
     assert len(wrong) <= 3, wrong
 
 

@@ -10,7 +10,7 @@ import torch
 
 from training import examine, judge, loop, measures
 from training.concepts import CONCEPTS, NAMES
-from training.grammar import LEXICON
+from training.phrases import LEXICON
 
 
 @pytest.fixture(scope="module")

