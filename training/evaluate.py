@@ -1,7 +1,7 @@
 """The judge: what an exported pipeline draws, measured against true renders, and laid out for people to look at.
 
 Every picture's truth is known: `grammar.parse` says what the prompt means, the crop that the seed chooses where it
-stands. A picture is *recognised* when, of the 120 things composed in that place, size, colour and background (and
+stands. A picture is *recognised* when, of all things composed in that place, size, colour and background (and
 the plain background), the right one is nearest in mean squared distance at 64x64.
 """
 
@@ -29,8 +29,9 @@ from training.captions import Captions
 from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, WHITE, Target, is_natural
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
 from training.data import SIZES, keywords, load_art, read_json
-from training.grammar import LEXICON, parse
+from training.grammar import parse
 from training.latents import CHANNELS, EDGE, GRID, PALETTE, PLACED, Composer, Pose, Scene, cropped, washes
+from training.phrases import LEXICON
 
 SMALL = 64
 STRANGERS = (

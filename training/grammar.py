@@ -60,7 +60,7 @@ class Named(NamedTuple):
 
     concept: int
     colour: int | None
-    count: int
+    times: int
     relation: Relation
 
 
@@ -236,7 +236,7 @@ class _Reader:
 
 def _placed(things: list[Named]) -> tuple[Placed, ...]:
     """Where each of the first four things stands, in reading order."""
-    every = [thing for thing in things for _ in range(thing.count)][:SLOTS]
+    every = [thing for thing in things for _ in range(thing.times)][:SLOTS]
     relation: Relation = every[-1].relation if len(things) > 1 else "beside"
     if len(every) == 2 and relation in ("right", "below"):
         every.reverse()
