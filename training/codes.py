@@ -1,7 +1,7 @@
 """What a prompt means, as numbers: the target, and the codes that the text encoder is taught to give for it.
 
-Two codes. The *pooled* one (`encode`) says what stands alone: one-hot per part, the thing (all zero when nothing
-known was named, or several), its recolouring (all zero when none was asked for), the background, the layout of
+Two codes. The *pooled* one (`encode`) says what there is: one-hot per part, the thing (all zero when nothing known
+was named; of several the mean), its recolouring (all zero when none was asked for), the background, the layout of
 several. The *slots* (`slots`), four for a prompt, say what stands in a group: which thing, which colour, which
 place. The pooled code reaches all of the UNet, the slots its cross-attention. So the text encoder and the generator
 meet at fixed, readable places, and each can be trained without the other.
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES, NATURAL
@@ -98,14 +99,22 @@ def encode(targets: list[Target]) -> Tensor:
     """(B, CODE) pooled codes."""
     codes = torch.zeros(len(targets), CODE)
     for row, target in zip(codes, targets, strict=True):
-        if target.concept is not None:
-            row[target.concept] = 1
-        if target.colour is not None:
-            row[COLOUR_AT + target.colour] = 1
+        for concept, colour, _ in target.things:
+            row[concept] += 1 / len(target.things)
+            if colour is not None:
+                row[COLOUR_AT + colour] += 1 / len(target.things)
         row[BACKGROUND_AT + target.background] = 1
         if (kind := layout(target.group)) is not None:
             row[LAYOUT_AT + kind] = 1
     return codes
+
+
+def grown(rows: Tensor, things: int) -> Tensor:
+    """(CODE, ...) of what was learnt row by row for the pooled codes of fewer `things`; zeros where nothing was."""
+    at = torch.tensor([*range(things), *range(COLOUR_AT, LAYOUT_AT + len(LAYOUTS))])
+    wider = rows.new_zeros(CODE, *rows.shape[1:])
+    wider[at] = rows[: len(at)]
+    return wider
 
 
 def slots(targets: list[Target]) -> Tensor:
@@ -157,13 +166,15 @@ def decode(pooled: Tensor, slots: Tensor | None = None) -> list[Target]:
     targets = []
     for i, row in enumerate(pooled.float()):
         concept, colour = row[:COLOUR_AT], row[COLOUR_AT:BACKGROUND_AT]
-        several = bool(row[LAYOUT_AT : LAYOUT_AT + len(LAYOUTS)].max() > 0.5)
+        background = int(row[BACKGROUND_AT:LAYOUT_AT].argmax())
+        if row[LAYOUT_AT : LAYOUT_AT + len(LAYOUTS)].max() > 0.5 and slots is not None:
+            targets.append(Target(None, None, background, _group(slots[i].float())))
+            continue
         targets.append(
             Target(
                 int(concept.argmax()) if concept.max() > 0.5 else None,
                 int(colour.argmax()) if colour.max() > 0.5 else None,
-                int(row[BACKGROUND_AT:LAYOUT_AT].argmax()),
-                _group(slots[i].float()) if several and slots is not None else (),
+                background,
             )
         )
     return targets
@@ -215,10 +226,12 @@ def sample(
     plain: float = 0.02,
     white: float = 0.3,
     several: float = 0.0,
+    hardness: NDArray[np.float64] | None = None,
 ) -> Target:
-    """A training target: concepts evenly, a share of plain pictures, white backgrounds, recolourings, groups.
+    """A training target: a share of plain pictures, white backgrounds, recolourings, groups.
 
-    Half of the groups are of one thing alone: people count.
+    Concepts evenly, or in proportion to their `hardness` (2, things), alone and in a group. Half of the groups are
+    of one thing: people count.
     """
     while True:
         background = WHITE if rng.random() < white else int(rng.integers(len(COLOUR_NAMES)))
@@ -227,7 +240,8 @@ def sample(
         places = (
             LAYOUTS[rng.choice(len(LAYOUTS), p=(0.4, 0.25, 0.2, 0.15))] if rng.random() < several else (4,)
         )
-        concepts = [int(c) for c in rng.integers(len(CONCEPTS), size=len(places))]
+        weights = np.ones(len(CONCEPTS)) if hardness is None else hardness[int(len(places) > 1)]
+        concepts = [int(c) for c in rng.choice(len(CONCEPTS), len(places), p=weights / weights.sum())]
         if rng.random() < 0.5:
             concepts = concepts[:1] * len(places)
         colours = [

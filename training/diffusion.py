@@ -179,13 +179,12 @@ class World:
         size = len(targets)
         code = codes.encode(targets) + 0.03 * torch.randn(size, codes.CODE)
         palette = torch.from_numpy(PALETTE[[each.background for each in targets]])
-        rows = zip(targets, crops.tolist(), noisy_washes(palette), mirrored.tolist(), strict=True)
         return Batch(
             torch.randn(size, CHANNELS, GRID, GRID),
             code,
             codes.alone(size),
             crops,
-            torch.stack([self.latents(*r) for r in rows]),
+            self.latents(targets, crops.tolist(), noisy_washes(palette), mirrored.tolist()),
         )
 
 

@@ -23,7 +23,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from training import codes, text
 from training.captions import Captions
-from training.concepts import COLOUR_NAMES
+from training.concepts import COLOUR_NAMES, CONCEPTS
 from training.data import SMALL
 from training.decoder import SCALING
 from training.latents import (
@@ -236,6 +236,7 @@ class Batches:
         """
         self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
         self.rng = np.random.default_rng(seed)
+        self.errors = np.full((2, len(CONCEPTS)), 0.15)
         self.kept: dict[tuple[int | None, int | None, int, bool], Tensor] = {}
 
     def parts(self, concept: int | None, colour: int | None, edge: int, mirrored: bool = False) -> Tensor:
@@ -254,20 +255,42 @@ class Batches:
             parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
             inset = (EDGE - SMALL) // 2 // PATCH if edge == SMALL else -REACH
             self.kept[key] = F.pad(parts, (-inset,) * 4, mode="replicate" if inset < 0 else "constant").half()
-        return self.kept[key].float()
+        return self.kept[key]
 
     def latents(
-        self, target: codes.Target, crop: Sequence[int], background: Tensor, mirrored: bool = False
+        self,
+        targets: Sequence[codes.Target],
+        crops: Sequence[Sequence[int]],
+        backgrounds: Tensor,
+        mirrored: Sequence[bool] = (),
     ) -> Tensor:
-        """(24, 32, 32), scaled, over a background (3, 32, 32) that is even within a patch."""
-        top, left = (REACH + offset // PATCH for offset in crop)
-        parts = self.parts(target.concept, target.colour, PLACED, mirrored)
-        parts = parts[:, :, top : top + GRID, left : left + GRID]
-        for concept, colour, index in target.group:
-            pose, cells = place(index, crop), SMALL // PATCH
-            y, x = ((EDGE - SMALL) // 2 + pose.dy) // PATCH, ((EDGE - SMALL) // 2 + pose.dx) // PATCH
-            parts[:, :, y : y + cells, x : x + cells] = self.parts(concept, colour, SMALL, mirrored)
-        return parts[0] + torch.einsum("phw,pchw->chw", background, parts[1:])
+        """(B, 24, 32, 32), scaled, over backgrounds (B, 3, 32, 32) that are even within a patch."""
+        flips = mirrored or [False] * len(targets)
+        corners = [[REACH + offset // PATCH for offset in crop] for crop in crops]
+        wide = [
+            self.parts(target.concept, target.colour, PLACED, flip)[:, :, y : y + GRID, x : x + GRID]
+            for target, flip, (y, x) in zip(targets, flips, corners, strict=True)
+        ]
+        parts, placed = torch.stack(wide).float(), []
+        for i, (target, flip) in enumerate(zip(targets, flips, strict=True)):
+            for concept, colour, index in target.group:
+                pose = place(index)
+                corner = [((EDGE - SMALL) // 2 + shift) // PATCH for shift in (pose.dy, pose.dx)]
+                placed.append((i, *corner, self.parts(concept, colour, SMALL, flip)))
+        if placed:
+            rows, tops, lefts, things = zip(*placed, strict=True)
+            cells = torch.arange(SMALL // PATCH)
+            at = torch.tensor(rows)[:, None, None], torch.tensor(tops)[:, None, None] + cells[:, None]
+            columns = torch.tensor(lefts)[:, None, None] + cells
+            parts[at[0], :, :, at[1], columns] = torch.stack(things).float().permute(0, 3, 4, 1, 2)
+        return parts[:, 0] + torch.einsum("bphw,bpchw->bchw", backgrounds, parts[:, 1:])
+
+    def learnt(self, targets: list[codes.Target], errors: Tensor) -> None:
+        """Remember how well things were drawn, mean absolute `errors` (B,): the worst come more often."""
+        for target, error in zip(targets, errors.tolist(), strict=True):
+            for thing in set(target.things):
+                self.errors[int(bool(target.group)), thing.concept] *= 0.8
+                self.errors[int(bool(target.group)), thing.concept] += 0.2 * error
 
     def draw(self, size: int) -> tuple[Batch, list[codes.Target]]:
         """`size` pictures and what they show."""
@@ -277,7 +300,10 @@ class Batches:
         targets: list[codes.Target] = []
         if self.reader:
             code, states, targets = self.reader.read(told)
-        targets = targets + [codes.sample(self.rng, several=self.several) for _ in range(size - told)]
+        hardness = self.errors**2
+        targets += [
+            codes.sample(self.rng, several=self.several, hardness=hardness) for _ in range(size - told)
+        ]
         # A little noise on exact codes, since the text encoder's are not exact; anything at the text's own tokens.
         exact = codes.encode(targets[told:]) + 0.03 * torch.randn(size - told, codes.CODE)
         slots = codes.slots(targets[told:])
@@ -286,8 +312,7 @@ class Batches:
         code, states = torch.cat([code, exact]), torch.cat([states.reshape(-1, *made.shape[1:]), made])
         crops = torch.from_numpy(self.rng.choice(CROPS, (size, 2)))
         backgrounds = washes(noise, torch.from_numpy(PALETTE[[target.background for target in targets]]))
-        x0 = [self.latents(*row) for row in zip(targets, crops.tolist(), backgrounds, strict=True)]
-        return Batch(noise, code, states, crops, torch.stack(x0)), targets
+        return Batch(noise, code, states, crops, self.latents(targets, crops.tolist(), backgrounds)), targets
 
 
 def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
@@ -363,7 +388,8 @@ def train(
     running, saved, fraction, began = math.nan, clock.active, clock.active / (60 * minutes), step
     base = clock.active
     while fraction < 1:
-        noise, code, states, crops, x0 = batches.draw(batch)[0].to(device)
+        drawn, targets = batches.draw(batch)
+        noise, code, states, crops, x0 = drawn.to(device)
         first = batches.rng.random() >= later
         t = 999 if first else int(batches.rng.choice(LATER))
         x, sigma = process.start(noise) if first else process.later(x0, noise, t)
@@ -375,6 +401,7 @@ def train(
         average.update()
         step += 1
         if first:
+            batches.learnt(targets, (made.detach() - x0).abs().mean((1, 2, 3)))
             now = absolute.item()
             running = now if math.isnan(running) else 0.97 * running + 0.03 * now
         fraction = clock.tick()

@@ -59,11 +59,10 @@ def cropped(crop: Sequence[int]) -> Pose:
     return Pose(-left, -top, PLACED)
 
 
-def place(index: int, crop: Sequence[int]) -> Pose:
-    """Where a group's thing stands: its place of the nine, moved half as far as one thing alone, to stay inside."""
+def place(index: int) -> Pose:
+    """Where a group's thing stands: its place of the nine, whatever the crop, so that all of it stays inside."""
     row, column = divmod(index, math.isqrt(PLACES))
-    top, left = crop
-    return Pose((column - 1) * PITCH - left // 2, (row - 1) * PITCH - top // 2, SMALL)
+    return Pose((column - 1) * PITCH, (row - 1) * PITCH, SMALL)
 
 
 WASH = 0.03
@@ -97,7 +96,7 @@ class Scene:
     def all(cls, target: Target, crop: Sequence[int]) -> tuple[Scene, ...]:
         """What a target shows in a picture cut out at a corner (top, left): a scene for each of its things."""
         return tuple(
-            cls(concept, colour, target.background, place(index, crop) if target.group else cropped(crop))
+            cls(concept, colour, target.background, place(index) if target.group else cropped(crop))
             for concept, colour, index in target.things
         ) or (cls(None, None, target.background, cropped(crop)),)
 

@@ -166,16 +166,14 @@ def test_the_world_has_64_things_and_keeps_what_is_held_out(world: World) -> Non
     rng = np.random.default_rng(0)
     assert not any(codes.held_out(diffusion.target(rng)) for _ in range(500))
     target = codes.Target(THINGS[0])
-    still = torch.ones(3, GRID, GRID)
-    world.latents(target, (0, 0), still)
-    world.latents(target, (0, 0), still, True)
-    assert len({key[2] for key in generator_parts(world)}) == 2
+    world.latents([target] * 2, [(0, 0)] * 2, torch.ones(2, 3, GRID, GRID), [False, True])
+    assert len({key[-1] for key in generator_parts(world)}) == 2
 
 
 def generator_parts(world: World) -> list[tuple[Any, ...]]:
     """What a world has composed so far."""
     batches: Any = world.latents.__self__  # type: ignore[attr-defined]
-    return list(batches.parts)
+    return list(batches.kept)
 
 
 def learners(unet: UNet2DConditionModel, world: World) -> dict[str, Callable[[], loop.Learner]]:

@@ -6,13 +6,14 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from training import codes, decoder, export, generator, latents, sharpen, text
 from training import encoder as vae_encoder
-from training.latents import CHANNELS, Composer, Encoder, Scene, cropped
+from training.latents import CHANNELS, Composer, Encoder
 from training.optim import Average, Clock, Muon, cosine, orthogonal
 
 MOMENT = 0.002
@@ -83,13 +84,15 @@ def test_cached_latents_are_the_encoders(
 ) -> None:
     """What the generator trains on is the encoding of the composed picture."""
     monkeypatch.setattr(latents, "WASH", 0.0)
-    batches = generator.Batches(composer, encoder, 0)
-    drawn, targets = batches.draw(4)
-    scenes = [Scene(*each, cropped(crop)) for each, crop in zip(targets, drawn.crops.tolist(), strict=True)]
-    true = encoder.pictures(composer.pictures(scenes)) * decoder.SCALING
-    assert drawn.code.shape == (4, codes.CODE)
-    assert len({scene.pose for scene in scenes}) > 1
-    assert (drawn.x0 - true).abs().max() < 0.02
+    drawn, targets = generator.Batches(composer, encoder, 0, several=0.6).draw(24)
+    assert {len(target.group) for target in targets} >= {0, 2, 3, 4}
+    composed = [composer.target(*each) for each in zip(targets, drawn.crops.tolist(), strict=True)]
+    backgrounds = torch.from_numpy(latents.PALETTE[[target.background for target in targets]])
+    pictures = latents.flatten(torch.from_numpy(np.stack(composed)), backgrounds)
+    assert drawn.code.shape == (24, codes.CODE)
+    assert drawn.states.shape == (24, text.LENGTH, codes.STATES)
+    assert len(drawn.crops.unique(dim=0)) > 1
+    assert (drawn.x0 - encoder.pictures(pictures) * decoder.SCALING).abs().max() < 0.02
 
 
 def test_later_steps_look_like_the_samplers() -> None:
