@@ -6,7 +6,10 @@ in a file of its own or a LoRA. Their rows ride with strangers of other samplers
 
 from __future__ import annotations
 
+import io
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,16 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from starlette.testclient import TestClient
 
+from onestroke.app import create_app
 from onestroke.errors import InvalidRequest
 from onestroke.models.catalog import RECIPES, FileSpec, ModelSpec
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline
+from onestroke.settings import Settings
 from tests.integration.test_parity import (
     BOUND,
     Pictures,
@@ -36,6 +43,8 @@ from tests.pipelines.loras import random_factors, save_kohya
 from tests.pipelines.tiny_models import SIZE, save_tiny_pipeline, save_tiny_sd, tiny_vae
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
+
+PATIENCE = 240.0
 
 PUBLISHED: dict[str, Any] = {
     "timestep_spacing": "leading",
@@ -62,6 +71,7 @@ CARDS: dict[str, tuple[str, dict[str, Any], list[int] | None]] = {
     "hyper-sd15-4step-lora": ("DDIMScheduler", TRAILING, None),
     "lcm-lora-sdxl": ("LCMScheduler", {}, None),
     "lcm-lora-sd15": ("LCMScheduler", {}, None),
+    "lcm-sdxl": ("LCMScheduler", {}, None),
     "lcm-dreamshaper": ("LCMScheduler", {}, None),
     "sdxs-512": ("DDIMScheduler", TRAILING, None),
     "sd14": ("DDIMScheduler", {}, None),
@@ -87,25 +97,43 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
 
 
 @pytest.fixture(scope="module")
+def systems(
+    bases: dict[str, ModelSpec], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[ModelSpec, Any]]:
+    return {name: made(name, bases, tmp_path_factory.mktemp(name)) for name in CARDS}
+
+
+@pytest.fixture(scope="module")
 def system(
-    request: pytest.FixtureRequest, bases: dict[str, ModelSpec], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, systems: dict[str, tuple[ModelSpec, Any]]
 ) -> tuple[ModelSpec, Any]:
+    return systems[request.param]
+
+
+def made(name: str, bases: dict[str, ModelSpec], folder: Path) -> tuple[ModelSpec, Any]:
     """A row of the catalog over a tiny base, and diffusers' pipeline with the same weights and that scheduler."""
-    row, folder = RECIPES[request.param], tmp_path_factory.mktemp(request.param)
-    base = bases.get(row.name, bases[row.family])
+    row = RECIPES[name]
+    base = bases.get(name, bases[row.family])
     spec = replace(row, source=base.source, revision=None, variant=None, sizes=((SIZE, SIZE),))
     oracle = diffusers_pipeline(base, torch.float32)
-    if row.unet or request.param == "dmd2-1step":
+    if row.unet or name == "dmd2-1step":
+        if row.embeds_guidance:
+            config = {**oracle.unet.config, "time_cond_proj_dim": 16}
+            oracle.unet = type(oracle.unet).from_config(config).eval()
         with torch.no_grad():
             for weight in oracle.unet.parameters():
                 weight.add_(torch.randn_like(weight) * weight.std().nan_to_num() * 0.2)
-        save_file(oracle.unet.state_dict(), folder / "unet.safetensors")
-        spec = replace(spec, unet=FileSpec(str(folder / "unet.safetensors")))
+        if row.unet and not row.unet.file:
+            oracle.unet.save_pretrained(folder / "unet")
+            spec = replace(spec, unet=FileSpec(str(folder / "unet")))
+        else:
+            save_file(oracle.unet.state_dict(), folder / "unet.safetensors")
+            spec = replace(spec, unet=FileSpec(str(folder / "unet.safetensors")))
     if row.loras:
         file = save_kohya(folder / "lora.safetensors", {"unet": random_factors(oracle.unet)})
         spec = replace(spec, loras=(FileSpec(str(file)),))
         oracle.load_lora_weights(str(file))
-    kind, values, _ = CARDS[request.param]
+    kind, values, _ = CARDS[name]
     oracle.scheduler = getattr(diffusers, kind).from_config(oracle.scheduler.config, **values)
     return spec, oracle
 
@@ -166,13 +194,14 @@ def test_the_comparison_fails_when_one_thing_is_wrong(system: tuple[ModelSpec, A
     spec, _ = system
     right = draw(ours, [defaults(spec, 11)])
     if spec.extras:
-        base = load(replace(spec, unet=None, loras=()), device="cpu", dtype="float32")
+        plain = replace(spec, unet=None, loras=(), embeds_guidance=False)
+        base = load(plain, device="cpu", dtype="float32")
         assert largest_difference(draw(base, [defaults(spec, 11)]), right) > BOUND, "the base model's weights"
     for what, (tamper, seed) in WRONG.items():
         assert largest_difference(draw(ours, [defaults(spec, seed)], tamper), right) > BOUND, what
 
 
-@pytest.mark.parametrize("system", ["lcm-dreamshaper"], indirect=True)
+@pytest.mark.parametrize("system", ["lcm-dreamshaper", "lcm-sdxl"], indirect=True)
 def test_guidance_as_an_input_is_each_rows_own_and_costs_no_second_row(
     system: tuple[ModelSpec, Any], ours: Pipeline
 ) -> None:
@@ -185,6 +214,39 @@ def test_guidance_as_an_input_is_each_rows_own_and_costs_no_second_row(
         theirs = by_diffusers(replace(spec, guidance_scale=scale), oracle, 11)
         assert largest_difference(mine[i : i + 1], theirs) <= BOUND
     assert largest_difference(mine[:1], mine[2:]) > BOUND
+
+
+# -- served ----------------------------------------------------------------------------------------------------
+
+SERVED = [name for name in CARDS if "2step" not in name and "8step" not in name and name != "sd14"]
+"""One of each that differ in more than their steps, and that draw in one row a picture."""
+
+
+@pytest.fixture(scope="module")
+def http(systems: dict[str, tuple[ModelSpec, Any]]) -> Iterator[TestClient]:
+    """One server of them, through the app and a worker."""
+    settings = Settings(device="cpu", dtype="float32", threads=1, max_batch=1, max_wait=PATIENCE)
+    app = create_app(settings, [systems[name][0] for name in SERVED])
+    with TestClient(app, base_url="http://localhost") as client:
+        until = time.monotonic() + PATIENCE
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < until, "not ready"
+            time.sleep(0.1)
+        yield client
+
+
+@pytest.mark.parametrize("system", SERVED, indirect=True)
+def test_a_system_is_served_over_rest(system: tuple[ModelSpec, Any], http: TestClient) -> None:
+    """By its name alone: steps, sampler, timesteps and guidance are its row's."""
+    spec, oracle = system
+    asked = {"model": spec.name, "prompt": "a cat", "seed": 11, "format": "png"}
+    answer = http.get("/v1/generate", params=asked)
+    assert answer.status_code == 200, answer.text
+    picture = np.asarray(Image.open(io.BytesIO(answer.content)), np.int16)
+    assert largest_difference(picture[None], by_diffusers(spec, oracle, 11)) <= BOUND
+    if spec.only_steps:
+        refused = http.get("/v1/generate", params={**asked, "steps": spec.default_steps + 1})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "steps")
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].only_steps])

@@ -15,7 +15,7 @@ def test_every_row_can_serve_its_own_defaults() -> None:
         assert spec.sizes
 
 
-NOT_PINNED = ("sdxs-512", "lcm-dreamshaper")
+NOT_PINNED = ("lcm-dreamshaper", "amused-512")
 
 
 def test_every_row_that_is_fetched_is_pinned_and_says_what_it_takes() -> None:
@@ -23,8 +23,9 @@ def test_every_row_that_is_fetched_is_pinned_and_says_what_it_takes() -> None:
         assert spec.licence.url
         assert spec.memory_bytes > spec.download_bytes or spec.unet, "a UNet may be published in fp32"
         if not spec.is_local:
-            unpinned = spec.whole or spec.family == "muse" or spec.name in NOT_PINNED
+            unpinned = spec.whole or spec.name in NOT_PINNED
             assert len(spec.revision or "") == 40 or unpinned
+            assert all(len(extra.revision or "") == 40 for extra in spec.extras)
             assert spec.download_bytes > 1e9
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from benchmarks import checkpoints
@@ -196,6 +196,41 @@ def test_a_tiny_vae_is_read_from_a_file(saved: dict[str, ModelSpec], tmp_path: P
     save_file(dict(list(tiny.state_dict().items())[:-3]), path)
     with pytest.raises(ModelError, match="lacks 3"):
         read_vae(replace(saved["sd15"], vae=str(path)), torch.bfloat16)
+
+
+def original_control(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A ControlNet's weights as the original code names them, with four widths of what reads its image."""
+    hints = ("conv_in", *(f"blocks.{i}" for i in range(6)), "conv_out")
+    outer = {
+        **{f"controlnet_cond_embedding.{name}": f"input_hint_block.{2 * i}" for i, name in enumerate(hints)},
+        **{f"controlnet_down_blocks.{i}": f"zero_convs.{i}.0" for i in range(9)},
+        "controlnet_mid_block": "middle_block_out.0",
+    }
+    inner = {name: tensor for name, tensor in state.items() if not name.startswith("controlnet_")}
+    made = {
+        f"{outer[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": tensor
+        for name, tensor in state.items()
+        if name not in inner
+    } | checkpoints._unet(inner)
+    return {f"control_model.{name}": tensor for name, tensor in made.items()}
+
+
+@pytest.mark.parametrize("layout", ["sdxl", "sd15"])
+def test_a_controlnet_in_the_original_layout_is_read_to_the_very_weights(
+    saved: dict[str, ModelSpec], layout: str, tmp_path: Path
+) -> None:
+    unet = UNet2DConditionModel.from_pretrained(saved[layout].source, subfolder="unet")
+    state = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 16)).state_dict()
+    state = {name: torch.randn_like(tensor) for name, tensor in state.items()}
+    path = tmp_path / "control.safetensors"
+    save_file(original_control(state), path)
+    read = single_file.read_control_file(path, unet, torch.float32).state_dict()
+    assert read.keys() == state.keys()
+    assert all(torch.equal(tensor, read[name]) for name, tensor in state.items())
+    broken = {name: tensor for name, tensor in original_control(state).items() if "zero_convs.1" not in name}
+    save_file(broken, path)
+    with pytest.raises(ModelError, match="another kind of model"):
+        single_file.read_control_file(path, unet, torch.float32)
 
 
 def test_a_vae_for_other_latents_is_refused(tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 AMUSED = ModelSpec(
     name="amused-256",
     source="amused/amused-256",
+    revision="1d11dd57b9d3bc9c5b91bb8be8d426f4db90f5c4",
     family="muse",
     description="Muse in its open form, 256x256 in 12 steps: tokens of a picture, unmasked many at a time",
     limits="a research release: little detail, weak faces, no legible text; its one size",
@@ -343,6 +344,7 @@ CATALOG: dict[str, ModelSpec] = {
             AMUSED,
             name="amused-512",
             source="amused/amused-512",
+            revision=None,
             description="Muse in its open form, 512x512 in 12 steps",
             licence=replace(AMUSED.licence, url="https://huggingface.co/amused/amused-512"),
             sizes=((512, 512),),
@@ -401,6 +403,7 @@ def _over_sdxl() -> Iterator[ModelSpec]:
         **four,
     )
     lightning = Licence(rail, commercial=True, url="https://huggingface.co/ByteDance/SDXL-Lightning")
+    at = ("ByteDance/SDXL-Lightning", "c9a24f48e1c025556787b0c58dd67a091ece2e44")
     for steps in (1, 2, 4, 8):
         prediction, kind = ("sample", "unet_x0") if steps == 1 else ("epsilon", "unet")
         file = f"sdxl_lightning_{steps}step_{kind}.safetensors"
@@ -415,7 +418,7 @@ def _over_sdxl() -> Iterator[ModelSpec]:
             f"SDXL-Lightning, 1024x1024 in {steps} step{'s' * (steps > 1)}"
             + (" (an experiment of its makers')" if steps == 1 else ""),
             lightning,
-            unet=FileSpec("ByteDance/SDXL-Lightning", file, None, 5_140_000_000),
+            unet=FileSpec(at[0], file, at[1], 5_140_000_000),
             **common,
         )
         if steps > 1:
@@ -425,7 +428,7 @@ def _over_sdxl() -> Iterator[ModelSpec]:
                 f"sdxl-lightning-{steps}step-lora",
                 "The same as a LoRA merged into SDXL base",
                 lightning,
-                loras=(FileSpec("ByteDance/SDXL-Lightning", file, None, 394_000_000),),
+                loras=(FileSpec(at[0], file, at[1], 394_000_000),),
                 **common,
             )
     yield replace(
@@ -433,12 +436,37 @@ def _over_sdxl() -> Iterator[ModelSpec]:
         name="lcm-lora-sdxl",
         description="SDXL with the LCM LoRA merged in, 1024x1024 in 2-8 steps",
         licence=Licence(rail, commercial=True, url="https://huggingface.co/latent-consistency/lcm-lora-sdxl"),
-        loras=(FileSpec("latent-consistency/lcm-lora-sdxl", LORA_FILE, None, 394_000_000),),
+        loras=(
+            FileSpec(
+                "latent-consistency/lcm-lora-sdxl",
+                LORA_FILE,
+                "a18548dd4956b174ec5b0d78d340c8dae0a129cd",
+                394_000_000,
+            ),
+        ),
         sampler="lcm",
         default_steps=4,
         max_steps=8,
         guidance_scale=1.0,
         download_bytes=7_330_000_000,
+    )
+    yield replace(
+        CATALOG["sdxl-base"],
+        name="lcm-sdxl",
+        description="SDXL distilled whole by LCM, 1024x1024 in 2-8 steps; guidance costs nothing",
+        licence=Licence(rail, commercial=True, url="https://huggingface.co/latent-consistency/lcm-sdxl"),
+        unet=FileSpec(
+            "latent-consistency/lcm-sdxl",
+            "",
+            "843cb4058e2bb79edc70a6d8002e1a96feddfd14",
+            5_140_000_000,
+            variant="fp16",
+        ),
+        sampler="lcm",
+        default_steps=4,
+        max_steps=8,
+        guidance_scale=8.0,
+        embeds_guidance=True,
     )
 
 
@@ -486,7 +514,14 @@ def _of_sd() -> Iterator[ModelSpec]:
         sd15,
         name="lcm-lora-sd15",
         description="Stable Diffusion 1.5 with the LCM LoRA merged in, 512x512 in 2-8 steps",
-        loras=(FileSpec("latent-consistency/lcm-lora-sdv1-5", LORA_FILE, None, 135_000_000),),
+        loras=(
+            FileSpec(
+                "latent-consistency/lcm-lora-sdv1-5",
+                LORA_FILE,
+                "cf2fced511dbe7e26c8d1d397e728fbab875db4b",
+                135_000_000,
+            ),
+        ),
         sampler="lcm",
         default_steps=4,
         max_steps=8,
@@ -514,6 +549,7 @@ def _of_sd() -> Iterator[ModelSpec]:
     yield ModelSpec(
         name="sdxs-512",
         source="IDKiro/sdxs-512-0.9",
+        revision="4e980a1bd4066a81ee10cef6e231a25b2c125520",
         variant=None,
         family="sd",
         description="SDXS (a small UNet distilled from SD 2.1), 512x512 in 1 step, with a tiny VAE of its own",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
+    DIFFUSERS_TO_LDM_MAPPING,
     convert_controlnet_checkpoint,
     create_diffusers_clip_model_from_ldm,
 )
@@ -36,6 +37,8 @@ TEXT_ENCODERS: dict[str, tuple[tuple[str, str, Any, str], ...]] = {
 
 
 READS_IMAGE = "controlnet_cond_embedding."
+ADDED: dict[str, str] = DIFFUSERS_TO_LDM_MAPPING["controlnet"]["addition_embed_type"]
+"""The layers that read SDXL's micro-conditioning, which diffusers' converter leaves out."""
 
 
 def configs_of(layout: Layout) -> Path:
@@ -75,7 +78,10 @@ def read_control_file(path: Path, unet: Any, dtype: torch.dtype) -> Any:
 
     Raises ModelError.
     """
-    found = convert_controlnet_checkpoint(_tensors(path, ""), unet.config)
+    given = _tensors(path, "")
+    found = convert_controlnet_checkpoint(given, unet.config)
+    plain = {name.removeprefix("control_model."): tensor for name, tensor in given.items()}
+    found = {**found, **{name: plain[old] for name, old in ADDED.items() if old in plain}}
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     first, blocks = f"{READS_IMAGE}conv_in.weight", f"{READS_IMAGE}blocks."
     if first not in tensors:
