@@ -9,6 +9,7 @@ encoder's own (`Reader`), and the loss is mostly absolute, not squared.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from training import codes, text
 from training.captions import Captions
 from training.concepts import COLOUR_NAMES, CONCEPTS
-from training.data import SMALL
+from training.data import SMALL, load_art
 from training.decoder import SCALING
 from training.latents import (
     CHANNELS,
@@ -173,6 +174,10 @@ def predict(
     return Process.x0(output.float(), x, sigma)
 
 
+POOL, FRESH = 20_000, 32
+"""Captions that a reader knows at a time, and new ones for every batch."""
+
+
 class Reader:
     """Captions as the trained text encoder reads them, with what they mean.
 
@@ -180,23 +185,31 @@ class Reader:
     draw what was meant all the same.
     """
 
-    def __init__(self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, seed: int) -> None:
-        """`encoder` stays as it is."""
-        self.encoder, self.tokenizer, self.captions = encoder.eval(), tokenizer, Captions(seed)
-        self.idle = text.build_idle(tokenizer).eval()
+    def __init__(
+        self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, seed: int, device: str = "cpu"
+    ) -> None:
+        """`encoder` stays as it is, on `device`."""
+        self.encoder, self.tokenizer, self.captions = encoder.eval().to(device), tokenizer, Captions(seed)
+        self.idle = text.build_idle(tokenizer).eval().to(device)
+        self.known: deque[tuple[str, codes.Target]] = deque(maxlen=POOL)
+
+    def meet(self, count: int) -> None:
+        """Write `count` new captions; combinations that are held out are passed over, the oldest are forgotten."""
+        fresh = zip(*self.captions.batch(count), strict=True)
+        self.known.extend((caption, target) for caption, target in fresh if not codes.held_out(target))
 
     @torch.no_grad()
     def read(self, count: int) -> tuple[Tensor, Tensor, list[codes.Target]]:
-        """Pooled codes (count, CODE), hidden states (count, LENGTH, STATES) and targets of fresh captions.
+        """Pooled codes (count, CODE), hidden states (count, LENGTH, STATES) and targets of some captions.
 
-        Combinations that are held out are passed over.
+        A grammar written in Python would starve a card, so most captions come again, in other company.
         """
-        known: list[tuple[str, codes.Target]] = []
-        while len(known) < count:
-            fresh = zip(*self.captions.batch(2 * count), strict=True)
-            known += [(caption, target) for caption, target in fresh if not codes.held_out(target)]
-        captions, targets = zip(*known[:count], strict=True)
-        ids = text.tokens(self.tokenizer, list(captions), full=True)
+        self.meet(FRESH)
+        while len(self.known) < count:
+            self.meet(count)
+        chosen = self.captions.rng.integers(len(self.known), size=count)
+        captions, targets = zip(*(self.known[i] for i in chosen), strict=True)
+        ids = text.tokens(self.tokenizer, list(captions), full=True).to(self.encoder.device)
         read = self.encoder(ids, output_hidden_states=True)
         states = torch.cat(
             [self.idle(ids, output_hidden_states=True).hidden_states[-2], read.hidden_states[-2]], 2
@@ -229,12 +242,15 @@ class Batches:
         seed: int,
         reader: Reader | None = None,
         several: float = 0.5,
+        device: str = "cpu",
     ) -> None:
         """Everything random comes from `seed`; a share of pictures are of `several` things.
 
-        With a `reader`, half of the codes are what it reads in captions.
+        With a `reader`, half of the codes are what it reads in captions. Parts of pictures are kept, and put
+        together, on `device`.
         """
         self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
+        self.device = device
         self.rng = np.random.default_rng(seed)
         self.errors = np.full((2, len(CONCEPTS)), 0.15)
         self.kept: dict[tuple[int | None, int | None, int, bool], Tensor] = {}
@@ -254,7 +270,8 @@ class Batches:
             parts = self.encoder.cutouts(cutouts, primaries) * SCALING
             parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
             inset = (EDGE - SMALL) // 2 // PATCH if edge == SMALL else -REACH
-            self.kept[key] = F.pad(parts, (-inset,) * 4, mode="replicate" if inset < 0 else "constant").half()
+            parts = F.pad(parts, (-inset,) * 4, mode="replicate" if inset < 0 else "constant")
+            self.kept[key] = parts.half().to(self.device)
         return self.kept[key]
 
     def latents(
@@ -279,10 +296,10 @@ class Batches:
                 placed.append((i, *corner, self.parts(concept, colour, SMALL, flip)))
         if placed:
             rows, tops, lefts, things = zip(*placed, strict=True)
-            cells = torch.arange(SMALL // PATCH)
-            at = torch.tensor(rows)[:, None, None], torch.tensor(tops)[:, None, None] + cells[:, None]
-            columns = torch.tensor(lefts)[:, None, None] + cells
-            parts[at[0], :, :, at[1], columns] = torch.stack(things).float().permute(0, 3, 4, 1, 2)
+            cells = torch.arange(SMALL // PATCH, device=self.device)
+            picture, top, left = torch.tensor([rows, tops, lefts], device=self.device)[..., None, None]
+            boxes = torch.stack(things).float().permute(0, 3, 4, 1, 2)
+            parts[picture, :, :, top + cells[:, None], left + cells] = boxes
         return parts[:, 0] + torch.einsum("bphw,bpchw->bchw", backgrounds, parts[:, 1:])
 
     def learnt(self, targets: list[codes.Target], errors: Tensor) -> None:
@@ -294,9 +311,9 @@ class Batches:
 
     def draw(self, size: int) -> tuple[Batch, list[codes.Target]]:
         """`size` pictures and what they show."""
-        noise = torch.randn(size, CHANNELS, GRID, GRID)
+        noise = torch.randn(size, CHANNELS, GRID, GRID, device=self.device)
         told = size // 2 if self.reader else 0
-        code, states = torch.zeros(0, codes.CODE), torch.zeros(0, 0, codes.STATES)
+        code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
         targets: list[codes.Target] = []
         if self.reader:
             code, states, targets = self.reader.read(told)
@@ -309,10 +326,11 @@ class Batches:
         slots = codes.slots(targets[told:])
         others = torch.randn(size - told, text.LENGTH - codes.SLOTS, codes.WIDTH)
         made = codes.states(slots + 0.03 * torch.randn_like(slots), others)
-        code, states = torch.cat([code, exact]), torch.cat([states.reshape(-1, *made.shape[1:]), made])
+        code, states = (torch.cat([read, said.to(read)]) for read, said in ((code, exact), (states, made)))
         crops = torch.from_numpy(self.rng.choice(CROPS, (size, 2)))
-        backgrounds = washes(noise, torch.from_numpy(PALETTE[[target.background for target in targets]]))
-        return Batch(noise, code, states, crops, self.latents(targets, crops.tolist(), backgrounds)), targets
+        palette = torch.from_numpy(PALETTE[[target.background for target in targets]])
+        x0 = self.latents(targets, crops.tolist(), washes(noise, palette.to(self.device)))
+        return Batch(noise, code, states, crops, x0), targets
 
 
 def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
@@ -348,7 +366,7 @@ def shipped(unet: UNet2DConditionModel) -> bool:
 
 def train(
     minutes: float,
-    batch: int = 32,
+    batch: int | None = None,
     seed: int = 0,
     path: Path = CHECKPOINT,
     resume: bool = True,
@@ -360,9 +378,10 @@ def train(
     """Train for `minutes` of active time; the last running absolute error of latents at t=999.
 
     Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rate;
-    without those, from `build`.
+    without those, from `build`. A `batch` is 32 pictures, on a card 512.
     """
     torch.manual_seed(seed)
+    batch = batch or (32 if device == "cpu" else 512)
     unet, process, rate = build().train(), Process(), 1.0
     if resume and not path.exists() and shipped(unet):
         rate = 0.35
@@ -382,8 +401,12 @@ def train(
         unet.load_state_dict(state["live"])
         optimiser.load_state_dict(state["optimiser"])
         average.steps = step
-    reader = Reader(text.load(), text.load_tokenizer(), seed + step) if text.CHECKPOINT.exists() else None
-    batches = Batches(composer or Composer(), encoder or Encoder.load(), seed + step, reader)
+    reader = None
+    if text.CHECKPOINT.exists():
+        reader = Reader(text.load(), text.load_tokenizer(), seed + step, device)
+    art = composer or Composer(*load_art((PLACED, SMALL)))
+    batches = Batches(art, encoder or Encoder.load(), seed + step, reader, device=device)
+    network = unet if device == "cpu" else torch.compile(unet)
     torch.manual_seed(seed + step)
     running, saved, fraction, began = math.nan, clock.active, clock.active / (60 * minutes), step
     base = clock.active
@@ -393,7 +416,7 @@ def train(
         first = batches.rng.random() >= later
         t = 999 if first else int(batches.rng.choice(LATER))
         x, sigma = process.start(noise) if first else process.later(x0, noise, t)
-        made = predict(unet, x, sigma, t, code, states, crops)
+        made = predict(network, x, sigma, t, code, states, crops)
         absolute, squared = F.l1_loss(made, x0), F.mse_loss(made, x0)
         torch.autograd.backward(absolute + 0.5 * squared)
         torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)
