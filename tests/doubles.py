@@ -42,6 +42,7 @@ class Cost:
 
     encode: tuple[float, float] = (0.001, 0.0002)
     step: tuple[float, float] = (0.004, 0.001)
+    control: tuple[float, float] = (0.003, 0.002)
     decode: tuple[float, float] = (0.002, 0.001)
 
     def of(self, verb: str, n: int) -> float:
@@ -97,14 +98,15 @@ class FakeLink:
     def _run(self, order: Pass) -> None:
         loop = asyncio.get_running_loop()
         unet_rows = sum(self.requests[row].unet_rows for row in order.step)
+        steered = sum(self.requests[row].steered_rows for row in order.step)
         cost = self.others.get(order.fit.model, self.cost)
         seconds = [
             cost.of("encode", len(order.encode)),
-            cost.of("step", unet_rows),
+            cost.of("step", unet_rows) + cost.of("control", steered),
             cost.of("decode", len(order.decode)),
         ]
         samples = tuple(
-            Sample(order.fit, verb, n, took)
+            Sample(order.fit, verb, n, took, steered if verb == "step" else 0)
             for verb, n, took in zip(
                 ("encode", "step", "decode"),
                 (len(order.encode), unet_rows, len(order.decode)),

@@ -157,6 +157,11 @@ class GenerationRequest:
         return 2 if self.guided and not self.whole else 1
 
     @property
+    def steered_rows(self) -> int:
+        """Of its UNet rows, those that a ControlNet runs on too."""
+        return self.unet_rows if self.control else 0
+
+    @property
     def steps_taken(self) -> int:
         """Those of `steps` that are run: image-to-image starts late, counted as diffusers counts."""
         return self.steps if self.strength is None else min(int(self.steps * self.strength), self.steps)

@@ -58,10 +58,12 @@ def test_a_prediction_is_never_negative_and_never_falls_with_more_rows(
 
 def test_the_knee_is_where_more_rows_buy_little() -> None:
     fits = Fits()
-    fits.observe([("step", n, 0.020 + 0.001 * n) for n in (1, 2, 4, 8, 16)])
+    for n in (1, 2, 4, 8, 16):
+        fits.observe("step", n, 0.020 + 0.001 * n)
     assert fits.knee(16) > 0.03, "a large fixed cost is worth spreading"
     flat = Fits()
-    flat.observe([("step", n, 0.001 * n) for n in (1, 2, 4, 8, 16)])
+    for n in (1, 2, 4, 8, 16):
+        flat.observe("step", n, 0.001 * n)
     assert flat.knee(16) == pytest.approx(0.001), "without a fixed cost one row is as good as many"
 
 
@@ -76,6 +78,19 @@ def test_models_are_fitted_apart() -> None:
     assert table.of(request()).predict(step=1) == pytest.approx(0.01)
     assert table.of(request(model="other")).predict(step=1) == pytest.approx(2.0)
     assert table.of(request(model="new")).predict(step=1) == 0.0
+
+
+def test_what_a_controlnet_adds_is_fitted_apart_from_what_a_step_costs() -> None:
+    fits = Fits()
+    for n in (1, 2, 4, 8):
+        fits.observe("step", n, 0.020 + 0.001 * n)
+    for n, steered in ((4, 1), (8, 2), (8, 4), (4, 4)):
+        fits.observe("step", n, 0.020 + 0.001 * n + 0.010 + 0.002 * steered, steered)
+    assert fits.predict(step=6) == pytest.approx(0.026)
+    assert fits.predict(step=6, control=3) == pytest.approx(0.042)
+    assert fits.work(4, 2, 8, steered=2) == pytest.approx(fits.work(4, 2, 8) + 4 * 2 * 0.026 / 8)
+    fits.observe("step", 8, 0.001, 8)
+    assert fits.predict(control=8) >= 0, "a step that was luckily short takes nothing off"
 
 
 def test_of_a_model_that_draws_in_one_call_other_step_counts_are_taken_in_proportion() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onestroke.core import Control, FitKey, SourceImage
 from onestroke.scheduling.fits import Fits, FitTable
 from onestroke.scheduling.policy import (
     LEAST_SHARE,
@@ -18,6 +19,7 @@ from onestroke.scheduling.policy import (
     typists_turn,
 )
 from onestroke.scheduling.rows import Lane, Row
+from onestroke.workers.messages import Sample
 from tests.doubles import Cost, request
 
 ids = itertools.count(1)
@@ -25,7 +27,7 @@ WIDE = Limits(max_batch=16, budget=10.0, slots=64)
 
 
 def row(lane: Lane = Lane.BULK, tenant: str = "t", arrived: float = 0.0, **state: Any) -> Row:
-    asked = {key: state.pop(key) for key in ("steps", "guidance_scale", "width") if key in state}
+    asked = {key: state.pop(key) for key in ("steps", "guidance_scale", "width", "control") if key in state}
     each = Row(next(ids), request(**asked), lane, tenant, arrived, arrived, arrived + 30)
     for name, value in state.items():
         setattr(each, name, value)
@@ -52,6 +54,19 @@ def plan(waiting: list[Row], begun: list[Row] | None = None, limits: Limits = WI
     )
     assert found is not None
     return found
+
+
+def test_a_controlnets_time_counts_against_the_budget() -> None:
+    costs = table()
+    costs.observe([Sample(FitKey("embedded"), "step", 1, Cost().of("step", 1) + 0.05, steered=1)])
+    limits = Limits(max_batch=16, budget=costs.of(request()).one_step(4) + 0.12, slots=64)
+    steered = Control("edge", SourceImage("", b""))
+    plain = next_pass([row() for _ in range(4)], [], set(), costs, limits)
+    mixed = next_pass([row(control=steered) for _ in range(4)], [], set(), costs, limits)
+    assert plain is not None
+    assert mixed is not None
+    assert (len(plain.rows), len(mixed.rows), mixed.stop) == (4, 2, "budget")
+    assert mixed.predicted == pytest.approx(costs.of(request()).one_step(2) + 2 * 0.05)
 
 
 def test_nothing_waiting_means_no_pass() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onestroke.core import Picture
+from onestroke.core import Control, Picture, SourceImage
 from onestroke.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -172,6 +172,29 @@ async def test_a_full_backlog_is_refused_at_the_door() -> None:
         bulk(scheduler)
     assert refused.value.retry_after is not None
     assert refused.value.retry_after >= 1
+
+
+@on_virtual_time
+async def test_in_mixed_traffic_the_expected_wait_counts_controlnets_for_the_rows_they_steer_alone() -> None:
+    scheduler = make_scheduler()
+    link = FakeLink(scheduler).start()
+    plain, steered = request(steps=4), request(steps=4, control=Control("edge", SourceImage("", b"")))
+    for crowd in ([steered], [steered] * 3, [steered, plain, plain], [steered] * 8 + [plain] * 4):
+        tickets = [scheduler.submit(each, lane=Lane.BULK, tenant="a") for each in crowd]
+        await asyncio.gather(*(ticket.picture for ticket in tickets))
+    fits = scheduler._workers[link.name].fits.of(plain)
+    assert fits.predict(step=8) == pytest.approx(link.cost.of("step", 8))
+    assert fits.predict(control=8) == pytest.approx(link.cost.of("control", 8))
+
+    link.hold = True
+    bulk(scheduler)
+    waits = []
+    for each in (plain, steered):
+        tickets = [scheduler.submit(each, lane=Lane.BULK, tenant="a") for _ in range(16)]
+        waits.append(scheduler.expected_wait())
+        for ticket in tickets:
+            ticket.cancel()
+    assert waits[1] - waits[0] == pytest.approx(16 * 4 * fits.predict(control=16) / 16)
 
 
 @on_virtual_time

@@ -20,11 +20,12 @@ Progress = Callable[[str, float], None]
 
 
 class Timed(NamedTuple):
-    """One timed verb: `n` rows (UNet rows for "step") took `seconds`."""
+    """One timed verb, as in a Sample: `n` rows took `seconds`."""
 
     verb: str
     n: int
     seconds: float
+    steered: int = 0
 
 
 class Source(NamedTuple):

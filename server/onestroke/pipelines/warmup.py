@@ -42,8 +42,8 @@ def warm_up(pipeline: Pipeline, progress: Progress) -> list[Timed]:
             job.run()
             synchronize(pipeline.device)
             job.seconds.append(time.perf_counter() - start)
-        if job.counts and (job.decoder is None or job.decoder is pipeline.decoder):
-            samples += [Timed(job.verb, job.n, seconds) for seconds in job.seconds]
+        if job.decoder is None or job.decoder is pipeline.decoder:
+            samples += [Timed(job.verb, job.n, seconds, job.steered) for seconds in job.seconds]
     for decoder in pipeline.distinct_decoders:
         decoder.batch = fastest_decode({job.n: min(job.seconds) for job in jobs if job.decoder is decoder})
     pipeline.text.cache.clear()
@@ -89,7 +89,7 @@ class _Job:
     largest: int
     run: Callable[[], object]
     decoder: Decoder | None = None
-    counts: bool = True
+    steered: int = 0
     seconds: list[float] = field(default_factory=list)
 
 
@@ -129,9 +129,8 @@ def _jobs(pipeline: Pipeline) -> Iterator[_Job]:
         with pipeline.on_device():
             hint = net.hint("", lambda: blank)  # noqa: B023  called at once
         for n in buckets:
-            yield _Job(
-                "step", f"ControlNet {name}", n, buckets[-1], partial(steered, name, hint, n), counts=False
-            )
+            run = partial(steered, name, hint, n)
+            yield _Job("step", f"ControlNet {name}", n, buckets[-1], run, steered=n)
     for decoder in pipeline.distinct_decoders:
         batches = [n for n in decoder.batches if n <= len(rows)]
         for n in batches:

@@ -14,8 +14,8 @@ from onestroke.core import FitKey, GenerationRequest
 from onestroke.workers.messages import Sample
 
 WINDOW = 50
-VERBS = ("switch", "encode", "step", "decode")
-"""A switch is that of adapters: one or none in a pass."""
+VERBS = ("switch", "encode", "step", "control", "decode")
+"""A switch is that of adapters: one or none in a pass. Control is what ControlNets add to a step."""
 
 
 @dataclass(slots=True)
@@ -50,16 +50,20 @@ class Line:
 
 
 class Fits:
-    """The three lines of one kind of pass on one worker."""
+    """The lines of one kind of pass on one worker."""
 
     def __init__(self) -> None:
         self._lines = {verb: Line() for verb in VERBS}
 
-    def observe(self, samples: Iterable[tuple[str, int, float]]) -> None:
-        """Take (verb, n, seconds) in; n is rows, for a step UNet rows (a guided row is two)."""
-        for verb, n, seconds in samples:
-            if n > 0:
-                self._lines[verb].observe(n, seconds)
+    def observe(self, verb: str, n: int, seconds: float, steered: int = 0) -> None:
+        """`n` rows took so long: for a step UNet rows (a guided row is two), `steered` of them by ControlNets.
+
+        What such a step took beyond a plain one is the ControlNets'.
+        """
+        if steered > 0:
+            self._lines["control"].observe(steered, max(0.0, seconds - self._lines[verb].predict(n)))
+        elif n > 0:
+            self._lines[verb].observe(n, seconds)
 
     def scaled(self, factor: float) -> Fits:
         """The same with steps that take `factor` times as long."""
@@ -68,23 +72,18 @@ class Fits:
         other._lines = {**self._lines, "step": Line(base=step.base * factor, slope=step.slope * factor)}
         return other
 
-    def predict(self, *, switch: int = 0, encode: int = 0, step: int = 0, decode: int = 0) -> float:
-        """Seconds that a pass of these row counts will take."""
-        return (
-            self._lines["switch"].predict(switch)
-            + self._lines["encode"].predict(encode)
-            + self._lines["step"].predict(step)
-            + self._lines["decode"].predict(decode)
-        )
+    def predict(self, **rows: int) -> float:
+        """Seconds that a pass of so many rows of each verb will take."""
+        return sum(self._lines[verb].predict(n) for verb, n in rows.items())
 
     def one_step(self, rows: int) -> float:
         """Seconds of a pass in which `rows` one-step pictures are encoded, stepped and decoded."""
         return self.predict(encode=rows, step=rows, decode=rows)
 
-    def work(self, steps: int, unet_rows: int, batch: int) -> float:
+    def work(self, steps: int, unet_rows: int, batch: int, steered: int = 0) -> float:
         """Seconds of device time that one picture takes as its share of full passes of `batch` rows."""
-        share = self.predict(encode=batch, decode=batch) + steps * unet_rows * self.predict(step=batch)
-        return share / batch
+        step = unet_rows * self.predict(step=batch) + steered * self.predict(control=batch)
+        return (self.predict(encode=batch, decode=batch) + steps * step) / batch
 
     def knee(self, max_rows: int, share: float = 0.9) -> float:
         """Seconds of the smallest one-step pass that reaches `share` of the best pictures per second.
@@ -123,4 +122,4 @@ class FitTable:
     def observe(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
             fits = self._fits.setdefault(sample.fit, Fits())
-            fits.observe([(sample.verb, sample.n, sample.seconds)])
+            fits.observe(sample.verb, sample.n, sample.seconds, sample.steered)

@@ -58,6 +58,7 @@ class PassPlan:
     encode: list[Row] = field(default_factory=list)
     decode: list[Row] = field(default_factory=list)
     unet_rows: int = 0
+    steered_rows: int = 0
     predicted: float = 0.0
     stop: str = "backlog"
 
@@ -160,6 +161,7 @@ def _cost(rows: Sequence[Row], fits: Fits) -> float:
     return fits.predict(
         encode=sum(not row.begun for row in rows),
         step=sum(row.request.unet_rows for row in rows),
+        control=sum(row.request.steered_rows for row in rows),
         decode=sum(row.steps_left == 1 for row in rows),
     )
 
@@ -169,8 +171,12 @@ def _fill(order: Sequence[Row], fits: Fits, limits: Limits, free_slots: int) -> 
     for row in order:
         encodes, decodes = not row.begun, row.steps_left == 1
         unet_rows = plan.unet_rows + row.request.unet_rows
+        steered = plan.steered_rows + row.request.steered_rows
         predicted = fits.predict(
-            encode=len(plan.encode) + encodes, step=unet_rows, decode=len(plan.decode) + decodes
+            encode=len(plan.encode) + encodes,
+            step=unet_rows,
+            control=steered,
+            decode=len(plan.decode) + decodes,
         )
         if plan.rows and unet_rows > limits.max_batch:
             plan.stop = "batch"
@@ -188,5 +194,5 @@ def _fill(order: Sequence[Row], fits: Fits, limits: Limits, free_slots: int) -> 
             plan.encode.append(row)
         if decodes:
             plan.decode.append(row)
-        plan.unet_rows, plan.predicted = unet_rows, predicted
+        plan.unet_rows, plan.steered_rows, plan.predicted = unet_rows, steered, predicted
     return plan

@@ -286,7 +286,8 @@ class Scheduler:
         batch = self.settings.max_batch
         rows = [*self._waiting.values(), *(row for each in live for row in each.between_steps())]
         work = sum(
-            worker.fits.of(row.request).work(row.steps_left, row.request.unet_rows, batch) for row in rows
+            worker.fits.of(each).work(row.steps_left, each.unet_rows, batch, each.steered_rows)
+            for row, each in ((row, row.request) for row in rows)
         )
         left = min(max(0.0, each.running.ends - self.now) if each.running else 0.0 for each in live)
         return left + work / len(live)

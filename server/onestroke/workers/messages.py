@@ -69,12 +69,16 @@ class Progress:
 
 
 class Sample(NamedTuple):
-    """One timed verb of a pass of the kind `fit`: `n` rows (UNet rows for a step) took `seconds`."""
+    """One timed verb of a pass of the kind `fit`: `n` rows took `seconds`.
+
+    For a step these are UNet rows, on `steered` of which ControlNets ran too.
+    """
 
     fit: FitKey
     verb: str
     n: int
     seconds: float
+    steered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,20 +161,21 @@ class WorkerProcess:
         return [Sample(order.fit, "encode", len(encoded), seconds)] if encoded and prompts_only else []
 
     def _step(self, order: Pass) -> list[Sample]:
-        began, unet_rows = time.perf_counter(), 0
+        began, unet_rows, steered = time.perf_counter(), 0, 0
 
         def step(part: Sequence[int]) -> None:
-            nonlocal unet_rows
+            nonlocal unet_rows, steered
             rows = [self._rows[row_id] for row_id in part]
             for row in self._engine.step(rows).failed:
                 self._fail(row.id, row.error or GenerationFailed("its step failed"))
             unet_rows += sum(row.request.unet_rows for row in rows)
+            steered += sum(row.request.steered_rows for row in rows)
 
         self._guarded(self._alive(order.step), step)
         seconds = time.perf_counter() - began
         for row_id in self._alive(order.step):
             self._step_seconds[row_id] = self._step_seconds.get(row_id, 0.0) + seconds
-        return [Sample(order.fit, "step", unet_rows, seconds)] if unet_rows else []
+        return [Sample(order.fit, "step", unet_rows, seconds, steered)] if unet_rows else []
 
     def _decode(self, order: Pass) -> list[Sample]:
         began, decoded = time.perf_counter(), 0
