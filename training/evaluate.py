@@ -2,7 +2,8 @@
 
 Every picture's truth is known: `grammar.parse` says what the prompt means, the crop that the seed chooses where it
 stands. A picture is *recognised* when, of all things composed in that place, size, colour and background (and
-the plain background), the right one is nearest in mean squared distance at 64x64.
+the plain background), the right one is nearest in mean squared distance at 64x64; a group when each of its things
+is, in its own box.
 """
 
 from __future__ import annotations
@@ -26,14 +27,27 @@ from torch import Tensor
 from onestroke.models.catalog import CATALOG
 from training import codes, measures, text
 from training.captions import Captions
-from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, WHITE, Target, is_natural
+from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, WHITE, Placed, Target, is_natural
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
-from training.data import SIZES, keywords, load_art, read_json
+from training.data import SIZES, SMALL, keywords, load_art, read_json
 from training.grammar import parse
-from training.latents import CHANNELS, EDGE, GRID, PALETTE, PLACED, Composer, Pose, Scene, cropped, washes
+from training.latents import (
+    CHANNELS,
+    EDGE,
+    GRID,
+    PALETTE,
+    PLACED,
+    Composer,
+    Pose,
+    Scene,
+    cropped,
+    place,
+    washes,
+)
 from training.phrases import LEXICON
 
-SMALL = 64
+TINY = 64
+"""Edge at which pictures are compared, in pixels."""
 STRANGERS = (
     "cat",
     "a dog",
@@ -156,12 +170,13 @@ class Judge:
     def __init__(self, composer: Composer | None = None) -> None:
         """Compose every concept, plain and in all colours, once, small."""
         self.middle = Pose(0, 0, SIZES[len(SIZES) // 2])
-        self.composer = composer or Composer(*load_art((self.middle.size, PLACED)))
+        self.composer = composer or Composer(*load_art((self.middle.size, PLACED, SMALL)))
         shades: list[int | None] = [None, *range(len(COLOUR_NAMES))]
-        self.small = torch.zeros(len(CONCEPTS), len(shades), 4, SMALL * 2, SMALL * 2)
+        self.small = torch.zeros(len(CONCEPTS), len(shades), 4, TINY * 2, TINY * 2)
         for i in range(len(CONCEPTS)):
             cutouts = self.composer.cutouts([Scene(i, shade, WHITE, self.middle) for shade in shades])
-            self.small[i] = F.avg_pool2d(cutouts.permute(0, 3, 1, 2).float() / 255, EDGE // SMALL // 2)
+            self.small[i] = F.avg_pool2d(cutouts.permute(0, 3, 1, 2).float() / 255, EDGE // TINY // 2)
+        self.kept: dict[int | None, Tensor] = {}
 
     def candidates(self, cutouts: Tensor, pose: Pose, background: int) -> Tensor:
         """(n, 4, 128, 128) cut-outs moved to a pose, over a background, as (n, 3, 64, 64) in 0..1."""
@@ -169,36 +184,67 @@ class Judge:
         shift = [-2 * ratio * pose.dx / EDGE, -2 * ratio * pose.dy / EDGE]
         matrix = torch.tensor([[[ratio, 0.0, shift[0]], [0.0, ratio, shift[1]]]])
         n = len(cutouts)
-        grid = F.affine_grid(matrix, [1, 4, SMALL * 2, SMALL * 2], align_corners=False).expand(n, -1, -1, -1)
+        grid = F.affine_grid(matrix, [1, 4, TINY * 2, TINY * 2], align_corners=False).expand(n, -1, -1, -1)
         moved = F.avg_pool2d(F.grid_sample(cutouts, grid, align_corners=False), 2)
         return moved[:, :3] + (1 - moved[:, 3:]) * torch.from_numpy(PALETTE[background])[None, :, None, None]
+
+    def boxes(self, colour: int | None) -> Tensor:
+        """(things, 4, 28, 28) cut-outs as a group has them, premultiplied, in 0..1."""
+        if colour not in self.kept:
+            scenes = [Scene(i, colour, WHITE, Pose(0, 0, SMALL)) for i in range(len(CONCEPTS))]
+            inset = slice((EDGE - SMALL) // 2, (EDGE + SMALL) // 2)
+            cut = [torch.from_numpy(self.composer.cutout(scene)[inset, inset]) for scene in scenes]
+            self.kept[colour] = F.avg_pool2d(torch.stack(cut).permute(0, 3, 1, 2).float() / 255, EDGE // TINY)
+        return self.kept[colour]
+
+    def group(self, x: Tensor, target: Target) -> list[int]:
+        """The concepts at a group's places in a picture (3, 512, 512); `len(CONCEPTS)` is nothing."""
+        shade, seen = torch.from_numpy(PALETTE[target.background])[:, None, None], []
+        for thing in target.group:
+            pose, cutouts = place(thing.place), self.boxes(thing.colour)
+            top, left = ((EDGE - SMALL) // 2 + shift for shift in (pose.dy, pose.dx))
+            box = F.avg_pool2d(x[:, top : top + SMALL, left : left + SMALL], EDGE // TINY)
+            every = cutouts[:, :3] + (1 - cutouts[:, 3:]) * shade
+            every = torch.cat([every, shade.expand(1, *box.shape)])
+            seen.append(int((every - box).pow(2).mean((1, 2, 3)).argmin()))
+        return seen
 
     def judge(self, picture: NDArray[np.uint8], target: Target, seed: int) -> dict[str, Any]:
         """What a picture shows, and whether it is the target."""
         x = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
-        small = F.avg_pool2d(x, EDGE // SMALL)
+        psnr = float(-10 * torch.log10((x - self.true(target, seed)).pow(2).mean() + 1e-6))
         background = measures.corner_colour(picture)
+        if target.group:
+            seen = self.group(x, target)
+            right = [one == thing.concept for one, thing in zip(seen, target.group, strict=True)]
+            return {
+                "concept": all(right),
+                "things": sum(right) / len(right),
+                "background": background == target.background,
+                "seen": ", ".join((*NAMES, "nothing")[one] for one in seen),
+                "psnr": psnr,
+            }
+        small = F.avg_pool2d(x, EDGE // TINY)
         pose = pose_of(seed)
         row = 0 if target.colour is None else 1 + target.colour
-        plain = torch.from_numpy(PALETTE[target.background])[None, :, None, None].expand(1, 3, SMALL, SMALL)
+        plain = torch.from_numpy(PALETTE[target.background])[None, :, None, None].expand(1, 3, TINY, TINY)
         every = torch.cat([self.candidates(self.small[:, row], pose, target.background), plain])
         nearest = int((every - small).pow(2).mean((1, 2, 3)).argmin())
         result: dict[str, Any] = {
             "concept": nearest == (len(CONCEPTS) if target.concept is None else target.concept),
             "background": background == target.background,
-            "seen": "nothing" if nearest == len(CONCEPTS) else NAMES[nearest],
+            "seen": (*NAMES, "nothing")[nearest],
+            "psnr": psnr,
         }
         if target.concept is not None:
             shades = self.candidates(self.small[target.concept], pose, target.background)
             found = int((shades - small).pow(2).mean((1, 2, 3)).argmin())
             result["colour"] = found == row or bool((shades[found] - shades[row]).abs().mean() < 0.004)
-        result["psnr"] = float(-10 * torch.log10((x - self.true(target, seed)).pow(2).mean() + 1e-6))
         return result
 
     def true(self, target: Target, seed: int) -> Tensor:
         """The right picture (3, 512, 512) in 0..1 for a target and a seed."""
-        scene = Scene(target.concept, target.colour, target.background, pose_of(seed))
-        cutout = torch.from_numpy(self.composer.cutout(scene)).permute(2, 0, 1).float() / 255
+        cutout = torch.from_numpy(self.composer.target(target, crop_of(seed))).permute(2, 0, 1).float() / 255
         wash = washes(noise_of(seed), torch.from_numpy(PALETTE[[target.background]]))
         return cutout[:3] + (1 - cutout[3:]) * F.interpolate(wash, size=EDGE)[0]
 
@@ -218,10 +264,10 @@ def sheet(pictures: NDArray[np.uint8], titles: list[str], columns: int, path: Pa
 
 def caption_of(target: Target) -> str:
     """A plain caption for a target."""
-    thing = "plain" if target.concept is None else NAMES[target.concept]
-    colour = "" if target.colour is None else COLOUR_NAMES[target.colour] + " "
+    *rest, last = [str(thing) for thing in target.things] or ["plain"]
+    between = " above " if codes.layout(target.group) == 1 else " and "
     ground = "" if target.background == WHITE else f" on a {COLOUR_NAMES[target.background]} background"
-    return f"{colour}{thing}{ground}"
+    return (", ".join(rest) + between if rest else "") + last + ground
 
 
 def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str, Any]:
@@ -307,7 +353,7 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
             "n": len(targets),
             **{
                 key: round(float(np.mean([f[key] for f in found if key in f])), 4)
-                for key in ("concept", "background", "colour", "psnr")
+                for key in ("concept", "things", "background", "colour", "psnr")
                 if any(key in f for f in found)
             },
             "wrong": wrong[:12],
@@ -322,6 +368,11 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
     )
     colours = [(i, c) for i in every for c in sorted(HELD_COLOURS[i])[:1] if not is_natural(i, c)]
     score("held-out recolourings", [Target(i, c, WHITE if rng.random() < 0.5 else 0) for i, c in colours])
+    several = groups(rng, 60 if quick else 240)
+    pictures = score("several things", several)
+    sheet(pictures[:60], [caption_of(target) for target in several[:60]], 10, out / "several.png")
+    held = [target for target in groups(rng, 4000) if codes.held_out(target._replace(background=WHITE))]
+    score("several things, never seen together", held[: len(several) // 2])
     score("two steps", [Target(i) for i in range(0, len(CONCEPTS), 5)], steps=2)
     score("four steps", [Target(i) for i in range(0, len(CONCEPTS), 5)], steps=4)
 
@@ -360,6 +411,16 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
 
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def groups(rng: np.random.Generator, count: int) -> list[Target]:
+    """Groups of every layout in turn, of things at random, every other one on white."""
+    made = []
+    for i in range(count):
+        places = codes.LAYOUTS[i % len(codes.LAYOUTS)]
+        things = tuple(Placed(int(rng.integers(len(CONCEPTS))), None, index) for index in places)
+        made.append(Target(None, None, int(rng.integers(len(COLOUR_NAMES))) if i // 4 % 2 else WHITE, things))
+    return made
 
 
 def diversity(pictures: NDArray[np.uint8]) -> dict[str, float]:
