@@ -26,6 +26,7 @@ from onestroke.pipelines.loading import load, pick_device, pick_dtype
 from onestroke.pipelines.parts import Parts
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.transfer import Transfers
+from onestroke.pipelines.warmup import sample_request
 
 STAGES = ("text", "unet", "decode", "encode")
 
@@ -167,19 +168,8 @@ class Ours:
         return [self.pipeline.prepare(i, self._request(prompt, i)) for i, prompt in enumerate(prompts)]
 
     def _request(self, prompt: str, i: int) -> GenerationRequest:
-        spec, steps = self.spec, self.spec.default_steps
-        width, height = spec.default_size
-        return GenerationRequest(
-            model=spec.name,
-            prompt=prompt,
-            seed=self._drawn + i,
-            steps=steps,
-            guidance_scale=spec.guidance_scale,
-            sampler=spec.sampler,
-            timesteps=dict(spec.timesteps).get(steps),
-            width=width,
-            height=height,
-        )
+        sample = sample_request(self.spec, self._drawn + i)
+        return replace(sample, prompt=prompt, guidance_scale=self.spec.guidance_scale)
 
     def _step(self, rows: list[Any]) -> None:
         while not rows[0].finished:

@@ -76,7 +76,7 @@ async def serving(
     accepted."""
     scheduler = Scheduler(settings, metrics)
     loras = adapters_from(settings)
-    scheduler.adapters = {each.name: each for each in loras}
+    scheduler.adapters.known.update((each.name, each) for each in loras)
     devices = spell_out(settings.device)
     threads = threads_each(settings.threads, len(devices))
     supervisors = [

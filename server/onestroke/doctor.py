@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onestroke.models.catalog import CATALOG, EMBEDDED_FOLDER
-from onestroke.models.choosing import has_nvidia_card, how_to_get
+from onestroke.models.choosing import has_nvidia_card
 from onestroke.models.hub import is_cached
 
 ASK_TORCH = """
@@ -40,7 +40,7 @@ def examine(port: int) -> Iterator[Finding]:
     """One finding after the other, the slow ones last."""
     yield _python()
     yield _embedded()
-    yield from _weights()
+    yield _weights()
     yield _port(port)
     yield from _torch()
 
@@ -57,15 +57,14 @@ def _embedded() -> Finding:
     return Finding("embedded model", "missing", False, "reinstall onestroke, or make it with `make train`")
 
 
-def _weights() -> Iterator[Finding]:
-    """Of every catalog row that is fetched from the hub."""
-    for spec in CATALOG.values():
-        if not spec.is_local:
-            here = is_cached(spec)
-            found = (
-                "weights are cached" if here else "weights are not cached (not needed for the embedded model)"
-            )
-            yield Finding(spec.name, found, cure="" if here else how_to_get(spec))
+def _weights() -> Finding:
+    """Which catalog rows that are fetched from the hub are in its cache."""
+    fetched = [spec for spec in CATALOG.values() if not spec.is_local]
+    here = [spec.name for spec in fetched if is_cached(spec)]
+    found = f"{', '.join(here) or 'none'} cached; {len(fetched) - len(here)} others are not, nor needed"
+    return Finding(
+        "other models", found, cure="`onestroke models` lists them; `onestroke fetch NAME` gets one"
+    )
 
 
 def _port(port: int) -> Finding:

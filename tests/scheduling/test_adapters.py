@@ -99,24 +99,24 @@ async def test_an_adapter_is_known_once_every_worker_has_read_it() -> None:
     scheduler = make_scheduler()
     links = [Adaptable(scheduler, name=f"worker-{i}") for i in range(2)]
     with pytest.raises(Unavailable):
-        await scheduler.add_adapter(NEW)
+        await scheduler.adapters.add(NEW)
     for link in links:
         link.start()
     asked = request(adapters=STYLE)
     with pytest.raises(InvalidRequest, match="there is no adapter 'style' for embedded; there are: none"):
         scheduler.submit(asked, lane=Lane.BULK, tenant="t")
-    await scheduler.add_adapter(NEW)
+    await scheduler.adapters.add(NEW)
     assert [link.known for link in links] == [["style"], ["style"]]
-    assert (scheduler.adapters_of("embedded"), scheduler.adapters_of("other")) == (["style"], [])
+    assert (scheduler.adapters.of("embedded"), scheduler.adapters.of("other")) == (["style"], [])
     assert (await scheduler.submit(asked, lane=Lane.BULK, tenant="t").picture).request.adapters == STYLE
     with pytest.raises(InvalidRequest, match="for other"):
         scheduler.submit(request(adapters=STYLE, model="other"), lane=Lane.BULK, tenant="t")
     with pytest.raises(InvalidRequest, match="delete it first"):
-        await scheduler.add_adapter(NEW)
-    scheduler.remove_adapter("style")
+        await scheduler.adapters.add(NEW)
+    scheduler.adapters.remove("style")
     assert [link.known for link in links] == [[], []]
     with pytest.raises(InvalidRequest, match="there is no adapter"):
-        scheduler.remove_adapter("style")
+        scheduler.adapters.remove("style")
 
 
 @on_virtual_time
@@ -124,10 +124,10 @@ async def test_a_worker_that_becomes_ready_meanwhile_reads_it_too_and_a_name_is_
     scheduler = make_scheduler()
     slow, late = Adaptable(scheduler, name="worker-0", deaf=True), Adaptable(scheduler, name="worker-1")
     slow.start()
-    adding = asyncio.create_task(scheduler.add_adapter(NEW))
+    adding = asyncio.create_task(scheduler.adapters.add(NEW))
     await asyncio.sleep(1)
     with pytest.raises(InvalidRequest, match="already"):
-        await scheduler.add_adapter(NEW)
+        await scheduler.adapters.add(NEW)
     late.start()
     scheduler.on_reply(slow, AdapterAdded("style", ("embedded",)))
     await adding
@@ -145,11 +145,11 @@ async def test_what_a_worker_cannot_read_is_not_known() -> None:
         each.start()
     link = links[1]
     with pytest.raises(ModelError, match="it is a DoRA"):
-        await scheduler.add_adapter(NEW)
+        await scheduler.adapters.add(NEW)
     link.deaf = True
     with pytest.raises(Unavailable, match="in time"):
-        await scheduler.add_adapter(NEW)
-    assert not scheduler.adapters
+        await scheduler.adapters.add(NEW)
+    assert not scheduler.adapters.known
     assert not links[0].known, "nor by the worker that could"
 
 
@@ -157,8 +157,8 @@ async def test_what_a_worker_cannot_read_is_not_known() -> None:
 async def test_a_worker_that_begins_again_is_given_what_it_lacks() -> None:
     scheduler = make_scheduler()
     Adaptable(scheduler).start()
-    await scheduler.add_adapter(NEW)
-    scheduler.adapters["first"] = AdapterSpec("first", FileSpec("/first.safetensors"))
+    await scheduler.adapters.add(NEW)
+    scheduler.adapters.known["first"] = AdapterSpec("first", FileSpec("/first.safetensors"))
     again = Adaptable(scheduler)
     scheduler.on_start(again)
     ready = Ready("fake", "float32", 1, 1, again.cost.samples(), adapters={"first": ("embedded",)})

@@ -64,7 +64,7 @@ async def add_adapter(body: NewAdapter, context: Served) -> JSONResponse:
     """Read a LoRA. Only for callers on this machine, or with the key (see `guard`)."""
     try:
         adapter = adapter_of(body.name, body.source)
-        await context.scheduler.add_adapter(await asyncio.to_thread(_here, adapter))
+        await context.scheduler.adapters.add(await asyncio.to_thread(_here, adapter))
     except ModelError as error:
         raise InvalidRequest(error.message, "source") from error
     return JSONResponse({"name": adapter.name, "source": adapter.file.name}, 201)
@@ -80,5 +80,5 @@ def _here(adapter: AdapterSpec) -> AdapterSpec:
 @router.delete("/adapters/{name}")
 async def remove_adapter(name: str, context: Served) -> JSONResponse:
     """No request may name it any more."""
-    context.scheduler.remove_adapter(name)
+    context.scheduler.adapters.remove(name)
     return JSONResponse({"removed": name})

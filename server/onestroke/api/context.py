@@ -26,7 +26,7 @@ class Context:
 
     def model_card(self, spec: ModelSpec) -> dict[str, object]:
         """What clients are told of a model: what it is, what its licence allows, what it takes."""
-        return {**card(spec), "adapters": self.scheduler.adapters_of(spec.name)}
+        return {**card(spec), "adapters": self.scheduler.adapters.of(spec.name)}
 
 
 def get_context(connection: HTTPConnection) -> Context:

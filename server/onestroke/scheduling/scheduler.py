@@ -12,7 +12,6 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 
@@ -20,7 +19,6 @@ from onestroke.core import AdapterUse, GenerationRequest, Picture, Timings
 from onestroke.errors import (
     Cancelled,
     DeadlineExceeded,
-    InvalidRequest,
     OnestrokeError,
     Overloaded,
     Unavailable,
@@ -29,15 +27,14 @@ from onestroke.errors import (
     from_wire,
 )
 from onestroke.metrics import Metrics
-from onestroke.models.catalog import AdapterSpec
+from onestroke.scheduling.adapters import Adapters
 from onestroke.scheduling.fits import FitTable
+from onestroke.scheduling.link import Link
 from onestroke.scheduling.policy import ROUNDING, Limits, PassPlan, next_pass, typists_turn
 from onestroke.scheduling.rows import Lane, Row
 from onestroke.settings import Settings
 from onestroke.workers.messages import (
     AdapterAdded,
-    AddAdapter,
-    Command,
     Drop,
     Failed,
     Pass,
@@ -46,7 +43,6 @@ from onestroke.workers.messages import (
     Prepare,
     Progress,
     Ready,
-    RemoveAdapter,
     Reply,
     RowFailed,
 )
@@ -61,18 +57,8 @@ SLOTS_PER_ROW = 4
 """A worker holds this many begun bulk rows for each row of its largest pass, so that bulk can sit one out."""
 CREDIT = 1.0
 """Seconds of waiting, at most, that a typist brings along from before the key."""
-ADAPTER_TIMEOUT = 60.0
 FIRST_START_ESTIMATE = 15.0
 """Seconds a worker is thought to need until ready, before one has been seen."""
-
-
-class Link(Protocol):
-    """What the scheduler needs of a worker process."""
-
-    @property
-    def name(self) -> str: ...
-    def send(self, command: Command) -> None: ...
-    def kill(self, reason: str) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +111,6 @@ class WorkerState:
     fatal: OnestrokeError | None = None
     merged: dict[str, tuple[AdapterUse, ...]] = field(default_factory=dict)
     """The adapters of each model's last pass."""
-    adding: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     def between_steps(self) -> list[Row]:
         return [row for row in self.held.values() if row.begun and row.steps_left > 0]
@@ -141,9 +126,7 @@ class Scheduler:
         """This server leaves: it is not ready any more, and says so."""
         self.closed = False
         """Nothing new is accepted."""
-        self.adapters: dict[str, AdapterSpec] = {}
-        """Those that requests may name. Workers read the first of them as they load."""
-        self._models_of: dict[str, tuple[str, ...]] = {}
+        self.adapters = Adapters(lambda: self._until_ready())
         self._loop = asyncio.get_running_loop()
         self._workers: dict[str, WorkerState] = {}
         self._waiting: dict[int, Row] = {}
@@ -212,7 +195,7 @@ class Scheduler:
         """
         now = self.now
         deadline = now + (timeout or self.settings.request_timeout)
-        self._check_adapters(request)
+        self.adapters.check(request)
         self._check_door(lane, deadline)
         arrived = max(follows.row.served, now - CREDIT) if follows and follows.row.steps_left == 0 else now
         if replaces and not replaces.begun:
@@ -226,55 +209,6 @@ class Scheduler:
         self._dispatch()
         self._prepare_ahead()
         return ticket
-
-    async def add_adapter(self, adapter: AdapterSpec) -> None:
-        """Have every worker read it; from then on requests may name it.
-
-        Raises InvalidRequest for a name that is taken, ModelError for what cannot be read, Unavailable while no
-        worker is ready.
-        """
-        known = {*self.adapters, *(name for worker in self._workers.values() for name in worker.adding)}
-        if adapter.name in known:
-            raise InvalidRequest(f"there is an adapter {adapter.name!r} already: delete it first", "name")
-        able = [worker for worker in self._workers.values() if worker.ready]
-        if not able:
-            raise Unavailable("no worker is ready yet", retry_after=self._until_ready())
-        for worker in able:
-            worker.adding[adapter.name] = self._loop.create_future()
-            worker.link.send(AddAdapter(adapter))
-        try:
-            async with asyncio.timeout(ADAPTER_TIMEOUT):
-                waiting = [worker.adding[adapter.name] for worker in able]
-                answers = await asyncio.gather(*waiting, return_exceptions=True)
-            for error in filter(None, answers):
-                raise error
-        except TimeoutError as error:
-            raise Unavailable(f"the adapter {adapter.name!r} was not read in time") from error
-        else:
-            self.adapters[adapter.name] = adapter
-            for worker in self._workers.values():
-                if worker.ready and adapter.name not in worker.adding:
-                    worker.link.send(AddAdapter(adapter))  # it became ready meanwhile
-        finally:
-            for worker in able:
-                worker.adding.pop(adapter.name, None)
-                if adapter.name not in self.adapters:
-                    worker.link.send(RemoveAdapter(adapter.name))
-
-    def adapters_of(self, model: str) -> list[str]:
-        """The names of those that are for `model`, as far as the workers have said it."""
-        return [name for name in self.adapters if model in self._models_of.get(name, (model,))]
-
-    def remove_adapter(self, name: str) -> None:
-        """No request may name it any more; pictures that were accepted with it and are not begun fail.
-
-        Raises InvalidRequest for one that is not there.
-        """
-        if self.adapters.pop(name, None) is None:
-            raise InvalidRequest(f"there is no adapter {name!r}", "name")
-        for worker in self._workers.values():
-            if worker.ready:
-                worker.link.send(RemoveAdapter(name))
 
     def expected_wait(self) -> float:
         """Seconds until a row accepted now would begin, by the fits."""
@@ -337,14 +271,11 @@ class Scheduler:
                 worker.ready = reply
                 worker.start_seconds = self.now - worker.started
                 worker.fits.observe(reply.samples)
-                self._models_of.update(reply.adapters)
-                for adapter in self.adapters.values():
-                    if adapter.name not in reply.adapters:
-                        worker.link.send(AddAdapter(adapter))
+                self.adapters.on_ready(link, reply)
                 self._changed()
                 self._dispatch()
             case AdapterAdded():
-                self._adapter_added(worker, reply)
+                self.adapters.on_added(link, reply)
             case PassDone():
                 self._pass_done(worker, reply)
             case PictureDone():
@@ -366,8 +297,7 @@ class Scheduler:
         self.metrics.worker_restarts.labels(reason=reason).inc()
         if worker.running:
             worker.running.watchdog.cancel()
-        for waiting in worker.adding.values():
-            waiting.set_exception(Unavailable("the worker is restarting", retry_after=self._until_ready()))
+        self.adapters.on_lost(link)
         was_running = set(worker.running.plan.rows) if worker.running else set()
         lost, worker.held, worker.running, worker.ready = list(worker.held.values()), {}, None, None
         worker.started = self.now
@@ -384,32 +314,11 @@ class Scheduler:
         self._refuse_hopeless()
         self._dispatch()
 
-    def _adapter_added(self, worker: WorkerState, reply: AdapterAdded) -> None:
-        waiting = worker.adding.get(reply.name)
-        if not reply.error:
-            self._models_of[reply.name] = reply.models
-        if waiting is None or waiting.done():
-            if reply.error:
-                log.error("an adapter is lost", adapter=reply.name, reason=reply.error.message)
-        elif reply.error:
-            waiting.set_exception(from_wire(reply.error))
-        else:
-            waiting.set_result(None)
-
     # -- inside ---------------------------------------------------------------------------------------------
 
     @property
     def _able(self) -> bool:
         return any(worker.ready for worker in self._workers.values())
-
-    def _check_adapters(self, request: GenerationRequest) -> None:
-        known = self.adapters_of(request.model) if request.adapters else []
-        for use in request.adapters:
-            if use.name not in known:
-                there = ", ".join(known) or "none"
-                raise InvalidRequest(
-                    f"there is no adapter {use.name!r} for {request.model}; there are: {there}", "adapters"
-                )
 
     def _check_door(self, lane: Lane, deadline: float) -> None:
         if self.closed:
