@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from onestroke.models.catalog import Licence, ModelSpec
 from onestroke.pipelines.clip_tokenizer import clip_tokenizer
+from onestroke.pipelines.muse.super_resolution import SuperResolution
 
 TOKENS = 16
 SIZE = 64
@@ -146,32 +148,50 @@ def save_tiny_muse(folder: Path, layout: str = "amused-256") -> ModelSpec:
 CODEBOOK = 40
 
 
+def add_super_resolution(spec: ModelSpec) -> ModelSpec:
+    """Give a model of `save_tiny_muse` the stage that doubles its pictures, which are 128x128 then."""
+    torch.manual_seed(2)
+    network = SuperResolution(_masked_sizes(SIZE // 2, halved=True), SIZE // 4, num_attention_heads=2).eval()
+    _heed(network.transformer)
+    network.save_pretrained(Path(spec.source) / "super_resolution")
+    return replace(spec, sizes=((2 * SIZE, 2 * SIZE), (SIZE, SIZE)))
+
+
 def _masked_transformer(*, halved: bool) -> UVit2DModel:
-    transformer = UVit2DModel(
-        hidden_size=32,
-        cond_embed_dim=32,
-        micro_cond_encode_dim=4,
-        micro_cond_embed_dim=5 * 4,
-        encoder_hidden_size=32,
-        vocab_size=CODEBOOK + 8,
-        codebook_size=CODEBOOK,
-        in_channels=32,
-        block_out_channels=32,
-        num_res_blocks=1,
-        downsample=halved,
-        upsample=halved,
-        block_num_heads=2,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        sample_size=SIZE // 4,
-    ).eval()
-    with torch.no_grad():
-        for name, weight in transformer.named_parameters():
-            if "attn2.to_" in name or "cond_embed" in name:
-                weight.mul_(2.5)
-        transformer.mlm_layer.conv2.weight.mul_(1.5)
+    transformer = UVit2DModel(**_masked_sizes(SIZE // 4, halved=halved)).eval()
+    _heed(transformer)
     return transformer
+
+
+def _masked_sizes(tokens: int, *, halved: bool) -> dict[str, Any]:
+    return {
+        "hidden_size": 32,
+        "cond_embed_dim": 32,
+        "micro_cond_encode_dim": 4,
+        "micro_cond_embed_dim": 5 * 4,
+        "encoder_hidden_size": 32,
+        "vocab_size": CODEBOOK + 8,
+        "codebook_size": CODEBOOK,
+        "in_channels": 32,
+        "block_out_channels": 32,
+        "num_res_blocks": 1,
+        "downsample": halved,
+        "upsample": halved,
+        "block_num_heads": 2,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "sample_size": tokens,
+    }
+
+
+@torch.no_grad()
+def _heed(transformer: UVit2DModel) -> None:
+    """Let what conditions it reach the logits strongly, so that a wrong one shows."""
+    for name, weight in transformer.named_parameters():
+        if "attn2.to_" in name or "cond_embed" in name:
+            weight.mul_(2.5)
+    transformer.mlm_layer.conv2.weight.mul_(1.5)
 
 
 def _vq() -> VQModel:

@@ -34,6 +34,7 @@ from onestroke.models.catalog import (
 from onestroke.models.folders import (
     INDEX,
     SCHEDULER,
+    SUPER_RESOLUTION,
     check_not_pickled,
     family_of,
     files_of,
@@ -374,8 +375,12 @@ def _described(folder: Path, name: str, description: str) -> ModelSpec:
 def _described_muse(folder: Path, name: str, description: str) -> ModelSpec:
     tokens = read_json(folder / "transformer" / "config.json").get("sample_size", 16)
     levels = len(read_json(folder / "vqvae" / "config.json").get("block_out_channels", ())) or 5
-    side = tokens * 2 ** (levels - 1)
-    return _like(AMUSED, folder, name, description, sizes=((side, side),))
+    scale = 2 ** (levels - 1)
+    sizes, steps = [(tokens * scale, tokens * scale)], AMUSED.default_steps
+    if (larger := folder / SUPER_RESOLUTION / "config.json").exists():
+        side = read_json(larger)["masked"]["sample_size"] * scale
+        sizes, steps = [(side, side), *sizes], steps * 4 // 3
+    return _like(AMUSED, folder, name, description, sizes=tuple(sizes), default_steps=steps)
 
 
 def _described_whole(folder: Path, name: str, description: str, kind: str) -> ModelSpec:

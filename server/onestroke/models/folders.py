@@ -33,6 +33,8 @@ TEXT_ENCODERS = {
 TOKENIZERS = {"sdxl": ("tokenizer", "tokenizer_2"), "sd": ("tokenizer",), "muse": ("tokenizer",)}
 NETWORKS = {"muse": ("transformer", "vqvae")}
 """What draws, and what makes pixels of it."""
+SUPER_RESOLUTION = "super_resolution"
+"""The part of a Muse folder that draws the large picture, where it has one."""
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -65,10 +67,14 @@ def check_not_pickled(name: str) -> None:
         )
 
 
-def components(family: str) -> tuple[str, ...]:
-    """The parts that hold weights: what draws first, what makes pixels of it last."""
+def components(family: str, names: Collection[str] = ()) -> tuple[str, ...]:
+    """The parts that hold weights: what draws first, what makes pixels of it last.
+
+    `names` are a folder's files; they say whether it has the part that is optional.
+    """
     network, decoder = NETWORKS.get(family, ("unet", "vae"))
-    return (network, *TEXT_ENCODERS[family], decoder)
+    more = (SUPER_RESOLUTION,) if family == "muse" and f"{SUPER_RESOLUTION}/config.json" in names else ()
+    return (network, *more, *TEXT_ENCODERS[family], decoder)
 
 
 def own_parts(spec: ModelSpec, names: Collection[str]) -> tuple[str, ...]:
@@ -77,7 +83,7 @@ def own_parts(spec: ModelSpec, names: Collection[str]) -> tuple[str, ...]:
         return tuple(
             sorted(name.partition("/")[0] for name in names if re.fullmatch(r"[^/]+/config\.json", name))
         )
-    return tuple(part for part in components(spec.family) if not (part == "unet" and spec.unet))
+    return tuple(part for part in components(spec.family, names) if not (part == "unet" and spec.unet))
 
 
 def weights_of(names: Collection[str], part: str, variant: str | None) -> Weights:
@@ -126,7 +132,7 @@ def files_of(spec: ModelSpec | VaeSpec | FileSpec, names: Collection[str]) -> li
             name for name in names if name.count("/") == 1 and name.endswith(_SMALL) and name not in weights
         ]
         return [_needed(names, INDEX), *sorted(small), *weights]
-    parts = components(spec.family)
+    parts = components(spec.family, names)
     tokenizers = [
         f"{part}/{name}"
         for part in TOKENIZERS[spec.family]

@@ -182,7 +182,7 @@ def test_a_long_prompt_is_drawn_and_said_to_be_cut(pipeline32: MusePipeline, ask
 def test_warming_up_runs_every_verb_in_every_bucket(pipeline32: MusePipeline) -> None:
     told: list[tuple[str, float]] = []
     samples = pipeline32.warm_up(lambda *said: told.append(said))
-    timed = [(verb, n) for verb, n, _ in samples]
+    timed = [(verb, n) for verb, n, *_ in samples]
     wanted = [("encode", 2), *(("step", n) for n in (1, 2, 4, 8)), *(("decode", n) for n in (1, 2, 4))]
     assert timed == [each for each in wanted for _ in range(3)]
     assert told[-1] == ("warm", 1.0)

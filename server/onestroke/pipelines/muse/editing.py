@@ -16,7 +16,7 @@ from PIL import Image
 from onestroke.errors import InvalidRequest
 from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.images import Pixels
-from onestroke.pipelines.muse.sampling import Step, steps_of
+from onestroke.pipelines.muse.sampling import Second, Step, steps_of
 
 if TYPE_CHECKING:
     from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow
@@ -34,22 +34,25 @@ def inpaint(pipeline: MusePipeline, row: MuseRow, image: Pixels, mask: Mask) -> 
     """Let `row` paint anew what `mask` covers of `image`, in parallel decoding like a whole picture.
 
     The masks fall linearly rather than along the cosine, as in aMUSEd's own inpainting. A token is repainted where
-    the mask, shrunk to a pixel for each token, covers half of it. Raises InvalidRequest
-    naming "image" or "mask".
+    the mask, shrunk to a pixel for each token, covers half of it. Where super-resolution follows, it goes on in the
+    same way from the large picture's tokens. Raises InvalidRequest naming "image" or "mask".
     """
     _check_image(row, image)
     if mask.shape != image.shape[:2]:
         raise InvalidRequest(
             f"the mask is {_size(mask)} and the image {_size(image)}: give one of its size", "mask"
         )
-    height, width = row.tokens.shape
-    small = Image.fromarray(np.uint8(mask) * 255).resize((width, height), Image.Resampling.LANCZOS)
-    covered = torch.tensor(np.asarray(small) / 255 >= 0.5, device=pipeline.device)
+    covered = _shrunk(mask, row.tokens)
     if not covered.any():
         raise InvalidRequest("the mask covers nothing: mark what is to be painted anew", "mask")
-    row.tokens = _tokens(pipeline, image).masked_fill(covered, pipeline.rule.mask)
-    row.steps = steps_of(pipeline.rule._replace(schedule="linear"), row.request.steps)
-    row.share = float(covered.sum() / covered.numel())
+    linear = pipeline.rule._replace(schedule="linear")
+    row.tokens, row.share = _masked(pipeline, image, mask, row.tokens)
+    if row.second is None:
+        row.steps = steps_of(linear, row.request.steps)
+        return
+    begins = row.second.begins
+    row.second = Second(begins, *_masked(pipeline, image, mask, row.second.tokens))
+    row.steps = (*steps_of(linear, begins), *steps_of(linear, row.request.steps - begins))
 
 
 def outpaint(pipeline: MusePipeline, row: MuseRow, image: Pixels, left: int, top: int) -> None:
@@ -76,16 +79,39 @@ def outpaint(pipeline: MusePipeline, row: MuseRow, image: Pixels, left: int, top
 def edit(pipeline: MusePipeline, row: MuseRow, image: Pixels) -> None:
     """Let `row` change `image` towards its prompt without a mask: each step draws some tokens at random anew.
 
+    Where super-resolution follows, the small picture is edited, and the large one drawn from it.
+
     Raises InvalidRequest naming "image".
     """
     _check_image(row, image)
-    row.tokens = _tokens(pipeline, image)
-    row.steps = (Step(0.0, 0.0, resampled=RESAMPLED, top_k=TOP_K),) * row.request.steps
+    row.tokens = _tokens(pipeline, image, row.tokens)
+    first = row.second.begins if row.second else row.request.steps
+    row.steps = (Step(0.0, 0.0, resampled=RESAMPLED, top_k=TOP_K),) * first + row.steps[first:]
 
 
-def _tokens(pipeline: MusePipeline, image: Pixels) -> torch.Tensor:
+def _tokens(pipeline: MusePipeline, image: Pixels, like: torch.Tensor) -> torch.Tensor:
+    """`image` in tokens, brought to the size of the grid `like`."""
+    height, width = (side * pipeline.codec.scale for side in like.shape)
+    if image.shape[:2] != (height, width):
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
     with device_errors(pipeline.device):
         return pipeline.codec.encode(image)
+
+
+def _masked(
+    pipeline: MusePipeline, image: Pixels, mask: Mask, like: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """The same with masks where `mask` covers it, and how much that is."""
+    covered = _shrunk(mask, like)
+    tokens = _tokens(pipeline, image, like).masked_fill(covered, pipeline.rule.mask)
+    return tokens, float(covered.sum() / covered.numel())
+
+
+def _shrunk(mask: Mask, like: torch.Tensor) -> torch.Tensor:
+    """Which tokens of the grid `like` are covered by half or more."""
+    height, width = like.shape
+    small = Image.fromarray(np.uint8(mask) * 255).resize((width, height), Image.Resampling.LANCZOS)
+    return torch.tensor(np.asarray(small) / 255 >= 0.5, device=like.device)
 
 
 def _check_image(row: MuseRow, image: Pixels) -> None:

@@ -12,7 +12,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from onestroke.errors import ModelError
 from onestroke.levers import Levers, check_plain, resolved
 from onestroke.models.catalog import ModelSpec
-from onestroke.models.folders import SCHEDULER, components, names_in, read_json, weights_of
+from onestroke.models.folders import SCHEDULER, SUPER_RESOLUTION, components, names_in, read_json, weights_of
 from onestroke.pipelines.decoder import safe_dtype
 from onestroke.pipelines.layers import specialise
 from onestroke.pipelines.loading import TEXT_BUCKETS, power_buckets
@@ -20,12 +20,18 @@ from onestroke.pipelines.memory import check_memory, moving
 from onestroke.pipelines.muse.codec import TokenCodec
 from onestroke.pipelines.muse.pipeline import MusePipeline
 from onestroke.pipelines.muse.sampling import Rule, rule_of
+from onestroke.pipelines.muse.super_resolution import SuperResolution
 from onestroke.pipelines.muse.transformer import MaskedTransformer
 from onestroke.pipelines.parts import explained, located, parameters, read_part
 from onestroke.pipelines.rows import Progress
 from onestroke.pipelines.text import TextEncoder
 
-KINDS = {"transformer": UVit2DModel, "text_encoder": CLIPTextModelWithProjection, "vqvae": VQModel}
+KINDS = {
+    SUPER_RESOLUTION: SuperResolution,
+    "transformer": UVit2DModel,
+    "text_encoder": CLIPTextModelWithProjection,
+    "vqvae": VQModel,
+}
 
 
 def load(
@@ -53,7 +59,8 @@ def load(
 
 
 def _read(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Progress) -> dict[str, Any]:
-    names, wanted = names_in(folder), components("muse")
+    names = names_in(folder)
+    wanted = components("muse", names)
     files = [file for part in wanted for file in weights_of(names, part, spec.variant).files]
     check_memory(spec.name, parameters([folder / file for file in files]), dtype)
     networks = {}
@@ -71,6 +78,8 @@ def _check_fit(networks: dict[str, Any], rule: Rule) -> None:
             f"its VQ model (of {vq.num_vq_embeddings} tokens) does not read the {transformer.codebook_size} "
             "tokens of its transformer"
         )
+    if (larger := networks.get(SUPER_RESOLUTION)) and not larger.fits(transformer):
+        raise ModelError("its super-resolution does not read the tokens of its transformer")
     if not transformer.codebook_size <= rule.mask < transformer.vocab_size:
         raise ModelError(f"its scheduler's mask_token_id, {rule.mask}, is not its transformer's")
 
@@ -85,16 +94,20 @@ def _assemble(
     max_batch: int,
     levers: Levers,
 ) -> MusePipeline:
-    transformer, encoder = (networks[part].to(device).eval() for part in ("transformer", "text_encoder"))
-    for network in (transformer, encoder):
-        specialise(network)
+    masked = {}
+    for part, network in networks.items():
+        if part != "vqvae":
+            specialise(network.to(device).eval())
+        if part in ("transformer", SUPER_RESOLUTION):
+            buckets = power_buckets(max_batch)
+            masked[part] = MaskedTransformer(network, buckets=buckets, device=device, dtype=dtype)
     memory_format = torch.channels_last if levers.channels_last == "on" else torch.contiguous_format
     vq = networks["vqvae"].to(device, memory_format=memory_format).eval()
     if (decode_dtype := safe_dtype(vq, dtype, device)) is not dtype:
         vq = vq.to(decode_dtype)
     text = TextEncoder(
         [tokenizer],
-        [encoder],
+        [networks["text_encoder"]],
         reads=(-2,),
         bucket=TEXT_BUCKETS.get(device.type, 4),
         cache_bytes=levers.prompt_cache << 20,
@@ -103,7 +116,8 @@ def _assemble(
     return MusePipeline(
         spec,
         text,
-        MaskedTransformer(transformer, buckets=power_buckets(max_batch), device=device, dtype=dtype),
+        masked["transformer"],
         TokenCodec(vq),
         rule,
+        masked.get(SUPER_RESOLUTION),
     )

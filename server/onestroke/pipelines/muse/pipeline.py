@@ -19,7 +19,16 @@ from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.images import Pixels, decode_image
 from onestroke.pipelines.muse.codec import TokenCodec
 from onestroke.pipelines.muse.editing import Mask, edit, inpaint, outpaint
-from onestroke.pipelines.muse.sampling import Draws, Rule, Step, remask, steps_of, unmask
+from onestroke.pipelines.muse.sampling import (
+    Draws,
+    Rule,
+    Second,
+    Step,
+    first_stage,
+    remask,
+    steps_of,
+    unmask,
+)
 from onestroke.pipelines.muse.transformer import MaskedTransformer
 from onestroke.pipelines.muse.warmup import warm_up
 from onestroke.pipelines.pipeline import check_request
@@ -35,7 +44,8 @@ class MuseRow:
     """One picture on its way; `tokens` (h, w) are int64 on the device.
 
     `share` says how much of it was masked at the start. `image` is what it starts from, where that is no blank, and
-    `mask` what of it is painted anew.
+    `mask` what of it is painted anew. A picture of the large size is drawn small first: `second` is what comes
+    then, and `small` the finished small tokens once it has come.
     """
 
     id: int
@@ -46,6 +56,8 @@ class MuseRow:
     draws: Draws
     tokens: torch.Tensor
     share: float = 1.0
+    second: Second | None = None
+    small: torch.Tensor | None = None
     step: int = 0
     embedding: Embedding | None = None
     negative: Embedding | None = None
@@ -65,7 +77,19 @@ class MuseRow:
     @property
     def conditions(self) -> tuple[int, ...]:
         """Micro-conditioning; width goes before height here, as in the model's training."""
-        return (self.request.width, self.request.height, *self.request.crop, AESTHETIC_SCORE)
+        width, height = self.request.width, self.request.height
+        if self.second and self.small is None:
+            large, small = self.second.tokens.shape, self.tokens.shape
+            width, height = width * small[1] // large[1], height * small[0] // large[0]
+        return (width, height, *self.request.crop, AESTHETIC_SCORE)
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        """Take what a step made; after the last of the first stage, go over to the second."""
+        self.tokens = tokens
+        self.step += 1
+        if self.second and self.step == self.second.begins:
+            self.small = tokens
+            _, self.tokens, self.share = self.second
 
 
 class Stepped(NamedTuple):
@@ -97,12 +121,14 @@ class MusePipeline:
         transformer: MaskedTransformer,
         codec: TokenCodec,
         rule: Rule,
+        enlarger: MaskedTransformer | None = None,
     ) -> None:
         self.spec = spec
         self.text = text
         self.transformer = transformer
         self.codec = codec
         self.rule = rule
+        self.enlarger = enlarger
         self.device = transformer.device
         self.dtype = transformer.dtype
         self.threads = torch.get_num_threads()
@@ -133,18 +159,38 @@ class MusePipeline:
                 f"expand: {self.spec.name} paints in squares of {self.codec.scale} pixels: give multiples of it",
                 "expand",
             )
-        shape = (request.height // self.codec.scale, request.width // self.codec.scale)
+        small, large = self.grids(request)
+        begins = first_stage(request.steps) if large else request.steps
+        if begins < 1:
+            raise InvalidRequest(
+                f"{request.width}x{request.height} is drawn small first: give at least 2 steps", "steps"
+            )
         return MuseRow(
             id=row_id,
             request=request,
             text=self.text.tokenize(request.prompt),
             negative_text=self.text.tokenize(request.negative_prompt or "") if request.guided else None,
-            steps=steps_of(self.rule, request.steps),
+            steps=(*steps_of(self.rule, begins), *steps_of(self.rule, request.steps - begins)),
             draws=Draws(request.seed),
-            tokens=torch.full(shape, self.rule.mask, device=self.device),
+            tokens=self.masks(small),
+            second=Second(begins, self.masks(large)) if large else None,
             image=decode_image(request.image.data) if request.image else None,
             mask=decode_image(request.mask.data, "mask")[..., 0] >= 128 if request.mask else None,
         )
+
+    def grids(self, request: GenerationRequest) -> tuple[tuple[int, int], tuple[int, int] | None]:
+        """The tokens (h, w) that a picture is drawn in first, and those that super-resolution draws it in then."""
+        height, width = request.height // self.codec.scale, request.width // self.codec.scale
+        if self.enlarger is None:
+            return (height, width), None
+        small, large = self.enlarger.network.config.small_size, self.enlarger.network.sample_size
+        return (
+            ((small, small), (large, large)) if (height, width) == (large, large) else ((height, width), None)
+        )
+
+    def masks(self, grid: tuple[int, int]) -> torch.Tensor:
+        """Tokens (h, w) of which none is known."""
+        return torch.full(grid, self.rule.mask, device=self.device)
 
     @torch.inference_mode()
     def encode(self, rows: Sequence[MuseRow]) -> None:
@@ -164,31 +210,36 @@ class MusePipeline:
 
     @torch.inference_mode()
     def step(self, rows: Sequence[MuseRow]) -> Stepped:
-        """Take every row one step further in one forward.
+        """Take every row one step further, in one forward for each of the stages that they are at.
 
         Rows may be at different steps of different step counts; they share the picture's size. A row whose logits
         are not finite gets a GenerationFailed as its `error`; the others are unharmed. Raises ValueError when the
         rows need more transformer rows than `max_batch`.
         """
-        steps = [row.steps[row.step] for row in rows]
+        made: list[tuple[MuseRow, torch.Tensor, bool]] = []
         with device_errors(self.device), undrawn_on_error(rows):
-            draws = [row.draws for row in rows]
-            shown = remask([row.tokens for row in rows], steps, draws, self.rule.mask)
-            logits = self._predict(rows, shown, steps)
-            finite = torch.isfinite(logits.sum((1, 2, 3)))
-            shares = [row.share for row in rows]
-            tokens = unmask(logits, torch.stack(shown), steps, shares, draws, self.rule.mask)
-            good = finite.tolist()
+            for later in (False, True):
+                if alike := [row for row in rows if (row.small is not None) is later]:
+                    made += self._step(alike)
         result = Stepped([], [])
-        for row, after, fine in zip(rows, tokens, good, strict=True):
-            row.tokens = after
-            row.step += 1
+        for row, tokens, fine in made:
+            row.advance(tokens)
             if not fine:
                 row.error = GenerationFailed(f"the picture is not finite after step {row.step}")
                 result.failed.append(row)
             elif row.finished:
                 result.finished.append(row)
         return result
+
+    def _step(self, rows: Sequence[MuseRow]) -> Iterator[tuple[MuseRow, torch.Tensor, bool]]:
+        """Rows of one stage, their tokens after the step, and whether their logits were finite."""
+        steps, draws = [row.steps[row.step] for row in rows], [row.draws for row in rows]
+        shown = remask([row.tokens for row in rows], steps, draws, self.rule.mask)
+        logits = self._predict(rows, shown, steps)
+        finite = torch.isfinite(logits.sum((1, 2, 3)))
+        shares = [row.share for row in rows]
+        tokens = unmask(logits, torch.stack(shown), steps, shares, draws, self.rule.mask)
+        return zip(rows, tokens, finite.tolist(), strict=True)
 
     def _predict(
         self, rows: Sequence[MuseRow], shown: Sequence[torch.Tensor], steps: Sequence[Step]
@@ -209,8 +260,10 @@ class MusePipeline:
             source.append(i)
             embeddings.append(row.embedding)
             scales.append(1 + step.guidance * (row.request.guidance_scale - 1))
-        logits = self.transformer(
-            [shown[i] for i in source], embeddings, [rows[i].conditions for i in source]
+        told = [row.small for i in source if (row := rows[i]).small is not None]
+        network = self.enlarger if self.enlarger and told else self.transformer
+        logits = network(
+            [shown[i] for i in source], embeddings, [rows[i].conditions for i in source], told or None
         )
         base = logits[without]
         guidance = torch.tensor(scales).view(-1, 1, 1, 1).to(self.device)

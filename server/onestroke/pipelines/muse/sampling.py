@@ -44,6 +44,14 @@ class Step(NamedTuple):
     top_k: int = 0
 
 
+class Second(NamedTuple):
+    """A picture's super-resolution: the step it begins at, its tokens (h, w) then, how much of them is masked."""
+
+    begins: int
+    tokens: torch.Tensor
+    share: float = 1.0
+
+
 def rule_of(config: Mapping[str, Any]) -> Rule:
     """From the configuration of an AmusedScheduler; "guidance_schedule": "linear" in it is the paper's ramp.
 
@@ -66,6 +74,8 @@ def steps_of(rule: Rule, steps: int) -> tuple[Step, ...]:
 
     With the ramp, guidance rises linearly from none (1) in the first step to the request's scale in the last.
     """
+    if not steps:
+        return ()
     done = torch.arange(1, steps + 1) / steps
     masked = torch.cos(done * math.pi / 2) if rule.schedule == "cosine" else 1 - done
     masked[-1] = 0.0
@@ -73,6 +83,14 @@ def steps_of(rule: Rule, steps: int) -> tuple[Step, ...]:
     guidance = torch.linspace(0, 1, steps) if rule.ramp and steps > 1 else torch.ones(steps)
     columns = (masked.tolist(), temperatures.tolist(), guidance.tolist())
     return tuple(Step(*entries) for entries in zip(*columns, strict=True))
+
+
+def first_stage(steps: int) -> int:
+    """How many of `steps` draw the small picture where super-resolution follows: three of four, as in the paper.
+
+    None of a single step: each stage needs one.
+    """
+    return steps - max(1, round(steps / 4))
 
 
 class Draws:

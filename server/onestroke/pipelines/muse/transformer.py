@@ -11,7 +11,7 @@ from onestroke.pipelines.text import Embedding
 
 
 class MaskedTransformer:
-    """diffusers' UVit2DModel over a padded bucket of rows.
+    """diffusers' UVit2DModel, or a SuperResolution, over a padded bucket of rows.
 
     `buckets` are the batch sizes it runs in, rising; a call with n rows runs in the smallest that holds them.
     """
@@ -30,15 +30,18 @@ class MaskedTransformer:
         tokens: Sequence[torch.Tensor],
         embeddings: Sequence[Embedding],
         conditions: Sequence[tuple[int, ...]],
+        small: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """fp32 logits (n, codebook, h, w) of image tokens (h, w) each.
 
-        `conditions` are a row's micro-conditioning: width, height, crop corner, aesthetic score. Padding rows
-        repeat the first; nothing in the network mixes rows. Raises ValueError beyond the largest bucket.
+        `conditions` are a row's micro-conditioning: width, height, crop corner, aesthetic score. `small` is what
+        super-resolution is told of each row's small picture, tokens. Padding rows repeat the first; nothing in the
+        network mixes rows. Raises ValueError beyond the largest bucket.
         """
         n = len(tokens)
         spare = self.bucket(n) - n
         padded = [*embeddings, *[embeddings[0]] * spare]
+        told = {} if small is None else {"small": torch.stack([*small, *[small[0]] * spare])}
         self.forwards += 1
         logits: torch.Tensor = self.network(
             torch.stack([*tokens, *[tokens[0]] * spare]),
@@ -47,6 +50,7 @@ class MaskedTransformer:
             micro_conds=torch.tensor([*conditions, *[conditions[0]] * spare], dtype=self.dtype).to(
                 self.device
             ),
+            **told,
         )
         return logits[:n].float()
 

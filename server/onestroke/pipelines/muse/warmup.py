@@ -52,9 +52,9 @@ def _jobs(pipeline: MusePipeline) -> Iterator[tuple[str, int, Callable[[], objec
         pipeline.text.cache.clear()
         pipeline.encode(encoded)
 
-    def step(n: int) -> None:
+    def step(n: int, at: int) -> None:
         for row in rows[:n]:
-            row.step = len(row.steps) - 1  # which leaves no mask: those have no pixels
+            row.step = at
         pipeline.step(rows[:n])
 
     def decode(n: int) -> None:
@@ -63,8 +63,13 @@ def _jobs(pipeline: MusePipeline) -> Iterator[tuple[str, int, Callable[[], objec
 
     yield "encode", len(encoded), encode
     pipeline.encode(rows)
+    if second := rows[0].second:
+        for n in pipeline.transformer.buckets:
+            yield "step", n, partial(step, n, 0)
+        step(len(rows), second.begins - 1)
     for n in pipeline.transformer.buckets:
-        yield "step", n, partial(step, n)
+        # The last step leaves no mask: those have no pixels.
+        yield "step", n, partial(step, n, len(rows[0].steps) - 1)
     for n in BATCHES.get(pipeline.device.type, ELSEWHERE):
         if n <= len(rows):
             yield "decode", n, partial(decode, n)
