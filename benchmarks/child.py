@@ -24,7 +24,7 @@ from benchmarks.machine import weights_digest
 from benchmarks.options import RANDOM, ModelOptions
 from benchmarks.prompts import Prompts
 from benchmarks.published import is_sdxl_turbo
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 
 
 def main() -> None:

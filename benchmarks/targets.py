@@ -20,7 +20,7 @@ from benchmarks.roofline import Op, Recorder, synchronize
 from benchmarks.weights import parts_of, spec_of
 from onestroke.core import GenerationRequest
 from onestroke.levers import Levers
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.images import encode_image
 from onestroke.pipelines.loading import load, pick_device, pick_dtype
 from onestroke.pipelines.parts import Parts

@@ -12,9 +12,10 @@ from diffusers import AutoencoderTiny
 from benchmarks import checkpoints
 from benchmarks.options import RANDOM, ModelOptions
 from onestroke.errors import ModelError
-from onestroke.models.catalog import CATALOG, CONFIGS, ModelSpec
+from onestroke.models.catalog import CATALOG, CONFIGS
 from onestroke.models.choosing import choose
 from onestroke.models.folders import SCHEDULER, read_json
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.clip_tokenizer import clip_tokenizer
 from onestroke.pipelines.parts import Parts, read_parts
 

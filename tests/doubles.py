@@ -14,7 +14,8 @@ import numpy as np
 from onestroke.core import FitKey, GenerationRequest
 from onestroke.errors import DeviceLost, GenerationFailed, InvalidRequest
 from onestroke.metrics import Metrics
-from onestroke.models.catalog import CATALOG, ModelSpec
+from onestroke.models.catalog import CATALOG
+from onestroke.models.specs import ModelSpec
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
 from onestroke.workers.messages import (

@@ -118,6 +118,16 @@ def test_doctor_finds_a_port_that_is_taken(tmp_path: Path) -> None:
     assert "--port" in finding.cure
 
 
+def test_doctor_says_in_one_line_which_models_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onestroke import doctor
+
+    monkeypatch.setattr(doctor, "is_cached", lambda spec: spec.name in ("sdxl-turbo", "sd15"))
+    finding = doctor._weights()
+    assert finding.found == f"2 of {len(CATALOG) - 1} are here: sdxl-turbo, sd15"
+    assert "onestroke models" in finding.cure
+    assert finding.ok
+
+
 def test_a_port_that_is_taken_is_said_with_the_cure() -> None:
     import socket
 

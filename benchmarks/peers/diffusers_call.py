@@ -21,7 +21,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from benchmarks.options import ModelOptions
 from benchmarks.roofline import Op, Recorder
 from benchmarks.weights import parts_of, spec_of
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.loading import pick_device, pick_dtype
 from onestroke.pipelines.parts import Parts
 from onestroke.pipelines.samplers import make_scheduler

@@ -15,8 +15,8 @@ from onestroke.api import adapters, errors, openai, ops, page, raw, stream
 from onestroke.api.context import Context
 from onestroke.api.guard import Guard
 from onestroke.metrics import Metrics
-from onestroke.models.catalog import ModelSpec
 from onestroke.models.choosing import adapters_from
+from onestroke.models.specs import ModelSpec
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
 from onestroke.workers.devices import spell_out, threads_each

@@ -61,9 +61,9 @@ def _weights() -> Finding:
     """Which catalog rows that are fetched from the hub are in its cache."""
     fetched = [spec for spec in CATALOG.values() if not spec.is_local]
     here = [spec.name for spec in fetched if is_cached(spec)]
-    found = f"{', '.join(here) or 'none'} cached; {len(fetched) - len(here)} others are not, nor needed"
+    found = f"{len(here)} of {len(fetched)} are here" + (f": {', '.join(here)}" if here else "")
     return Finding(
-        "other models", found, cure="`onestroke models` lists them; `onestroke fetch NAME` gets one"
+        "other models", found, cure="`onestroke models` lists them, `onestroke fetch NAME` gets one"
     )
 
 

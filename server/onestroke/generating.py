@@ -17,8 +17,8 @@ from onestroke.core import AdapterUse, GenerationRequest, ImageFormat
 from onestroke.errors import InvalidRequest
 from onestroke.metrics import Metrics
 from onestroke.models import hub
-from onestroke.models.catalog import FileSpec, VaeSpec
 from onestroke.models.choosing import choose, choose_all, vae_of, with_controls
+from onestroke.models.specs import FileSpec, VaeSpec
 from onestroke.scheduling.rows import Lane
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings

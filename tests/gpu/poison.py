@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline

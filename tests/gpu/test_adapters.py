@@ -9,7 +9,7 @@ import pytest
 from diffusers import UNet2DConditionModel
 
 from onestroke.core import AdapterUse, GenerationRequest
-from onestroke.models.catalog import AdapterSpec, FileSpec, ModelSpec
+from onestroke.models.specs import AdapterSpec, FileSpec, ModelSpec
 from onestroke.pipelines.pipeline import Pipeline
 from tests.gpu.test_replay import BOUND, drawn
 from tests.pipelines.loras import random_factors, save_kohya

@@ -11,7 +11,7 @@ from onestroke.app import serving, until_ready
 from onestroke.core import GenerationRequest
 from onestroke.errors import DeviceLost, GenerationFailed, WorkerDied
 from onestroke.metrics import Metrics
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Stepped

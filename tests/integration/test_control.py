@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from onestroke.core import Control, GenerationRequest
 from onestroke.errors import InvalidRequest, ModelError
 from onestroke.levers import Levers
-from onestroke.models.catalog import ModelSpec
 from onestroke.models.choosing import control_of
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.graphs import recording
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline

@@ -24,7 +24,8 @@ from starlette.testclient import TestClient
 
 from onestroke.app import create_app
 from onestroke.errors import InvalidRequest
-from onestroke.models.catalog import RECIPES, FileSpec, ModelSpec
+from onestroke.models.catalog import RECIPES
+from onestroke.models.specs import FileSpec, ModelSpec
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.settings import Settings

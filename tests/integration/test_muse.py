@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from onestroke.cli import cli
 from onestroke.core import GenerationRequest
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.muse.editing import inpaint
 from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow

@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from onestroke.core import GenerationRequest
-from onestroke.models.catalog import CATALOG, EMBEDDED_FOLDER, ModelSpec
+from onestroke.models.catalog import CATALOG, EMBEDDED_FOLDER
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.rows import Row

@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onestroke.models.cards import card, described
-from onestroke.models.catalog import CATALOG, FileSpec
+from onestroke.models.catalog import CATALOG
+from onestroke.models.specs import FileSpec
 
 SDXL = CATALOG["sdxl-base"]
 

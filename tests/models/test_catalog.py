@@ -3,7 +3,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from onestroke.models.catalog import CATALOG, RECIPES, SAMPLERS, VAES, Licence
+from onestroke.models.catalog import CATALOG, RECIPES, VAES
+from onestroke.models.specs import SAMPLERS, Licence
 
 
 def test_every_row_can_serve_its_own_defaults() -> None:

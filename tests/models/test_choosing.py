@@ -11,8 +11,9 @@ import pytest
 
 from onestroke.errors import ModelError
 from onestroke.models import choosing, hub
-from onestroke.models.catalog import CATALOG, SDXL_SIZES, VAES, FileSpec, ModelSpec
+from onestroke.models.catalog import CATALOG, SDXL_SIZES, VAES
 from onestroke.models.choosing import adapters_from, choose, choose_all, file_of, resolve, vae_of
+from onestroke.models.specs import FileSpec, ModelSpec
 from onestroke.settings import Settings
 
 CONFIGS: dict[str, dict[str, Any]] = {

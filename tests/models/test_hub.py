@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from onestroke.cli import cli
 from onestroke.errors import ModelError
 from onestroke.models import hub
-from onestroke.models.catalog import VAES, FileSpec, Licence, ModelSpec
+from onestroke.models.catalog import VAES
 from onestroke.models.choosing import resolve
+from onestroke.models.specs import FileSpec, Licence, ModelSpec
 from tests.fake_hub import COMMIT, TOKEN, Hub, serving_hub
 
 ID = "somebody/tiny"

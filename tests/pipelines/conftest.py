@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onestroke.core import GenerationRequest
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline
 from tests.pipelines.tiny_models import SIZE, save_tiny_pipeline

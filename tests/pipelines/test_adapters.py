@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from onestroke.core import AdapterUse
 from onestroke.errors import InvalidRequest, ModelError
 from onestroke.levers import Levers
-from onestroke.models.catalog import AdapterSpec, FileSpec, ModelSpec
+from onestroke.models.specs import AdapterSpec, FileSpec, ModelSpec
 from onestroke.pipelines.fp8 import quantise
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.lora import lora_file, read_lora

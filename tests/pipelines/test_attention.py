@@ -11,7 +11,7 @@ import torch
 from onestroke.core import GenerationRequest
 from onestroke.errors import ModelError
 from onestroke.levers import Levers
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.attention import counted_shapes, fastest, kernel, rebuild
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline

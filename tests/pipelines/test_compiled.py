@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.compiled import MANIFEST, CompiledCache, cache_home, compile_network
 from onestroke.pipelines.loading import load
 

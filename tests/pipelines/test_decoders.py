@@ -15,7 +15,7 @@ from onestroke.core import GenerationRequest
 from onestroke.errors import ModelError
 from onestroke.levers import Levers
 from onestroke.models import hub
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.loading import TINY, load, read_tiny
 from onestroke.pipelines.pipeline import Pipeline
 from onestroke.pipelines.tuning import described

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from onestroke.core import GenerationRequest
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.fp8 import Fp8Linear, quantise, rounded
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.pipeline import Pipeline

@@ -12,7 +12,7 @@ import torch
 
 from onestroke.errors import ModelError
 from onestroke.levers import Levers
-from onestroke.models.catalog import ControlSpec, FileSpec, ModelSpec
+from onestroke.models.specs import ControlSpec, FileSpec, ModelSpec
 from onestroke.pipelines import memory
 from onestroke.pipelines.loading import load, load_all, pick_device, pick_dtype, power_buckets, step_buckets
 from onestroke.pipelines.parts import memory_needed

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from onestroke.errors import ModelError
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines import memory
 from onestroke.pipelines.loading import load
 

@@ -17,8 +17,9 @@ from benchmarks import checkpoints
 from benchmarks.checkpoints import states_of, write_file
 from onestroke.core import GenerationRequest
 from onestroke.errors import ModelError
-from onestroke.models.catalog import CATALOG, ModelSpec
+from onestroke.models.catalog import CATALOG
 from onestroke.models.choosing import resolve
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines import single_file
 from onestroke.pipelines.clip_tokenizer import clip_tokenizer
 from onestroke.pipelines.loading import load

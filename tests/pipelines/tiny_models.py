@@ -23,7 +23,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from onestroke.models.catalog import Licence, ModelSpec
+from onestroke.models.specs import Licence, ModelSpec
 from onestroke.pipelines.clip_tokenizer import clip_tokenizer
 from onestroke.pipelines.muse.super_resolution import SuperResolution
 

@@ -10,7 +10,7 @@ import pytest
 
 from onestroke.core import AdapterUse, FitKey
 from onestroke.errors import InvalidRequest, ModelError, Unavailable, WireError
-from onestroke.models.catalog import AdapterSpec, FileSpec
+from onestroke.models.specs import AdapterSpec, FileSpec
 from onestroke.scheduling.fits import FitTable
 from onestroke.scheduling.policy import PATIENCE, PassPlan, next_pass
 from onestroke.scheduling.rows import Lane, Row

@@ -14,8 +14,8 @@ from onestroke.api.context import Served
 from onestroke.core import AdapterUse
 from onestroke.errors import InvalidRequest, ModelError
 from onestroke.models import hub
-from onestroke.models.catalog import AdapterSpec, FileSpec
 from onestroke.models.choosing import adapter_of
+from onestroke.models.specs import AdapterSpec, FileSpec
 
 router = APIRouter(prefix="/admin", tags=["operations"], include_in_schema=False)
 

@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 
 from onestroke.metrics import Metrics
 from onestroke.models.cards import card
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.scheduling.scheduler import Scheduler
 from onestroke.settings import Settings
 

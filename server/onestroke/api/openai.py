@@ -27,7 +27,7 @@ from onestroke.api.resolve import Ask, find_model, resolve
 from onestroke.api.schemas import Expand, margins_of
 from onestroke.core import GenerationRequest, ImageFormat, Picture
 from onestroke.errors import InvalidRequest, OnestrokeError
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 

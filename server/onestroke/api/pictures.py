@@ -23,7 +23,7 @@ from onestroke.api.edges import edges
 from onestroke.api.resolve import Ask, check_start, control_name, drawn_size, find_model
 from onestroke.core import Control, GenerationRequest, Margins, SourceImage
 from onestroke.errors import InvalidRequest, Overloaded
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 
 MAX_BYTES = 8 << 20
 MAX_PIXELS = 4096 * 4096

@@ -19,7 +19,7 @@ from onestroke.core import (
     SourceImage,
 )
 from onestroke.errors import InvalidRequest, UnknownModel
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 
 MAX_GUIDANCE = 30.0
 DEFAULT_QUALITY = 85

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onestroke.core import MAX_SEED
-from onestroke.models.catalog import FileSpec, ModelSpec
+from onestroke.models.specs import FileSpec, ModelSpec
 
 
 def card(spec: ModelSpec) -> dict[str, Any]:

@@ -15,22 +15,7 @@ from typing import Any, NamedTuple
 
 from onestroke.errors import InvalidRequest, ModelError, OnestrokeError
 from onestroke.models import checkpoints, hub
-from onestroke.models.catalog import (
-    AMUSED,
-    CATALOG,
-    CONTROLS,
-    LORA_FILE,
-    RECIPES,
-    SDXL_SIZES,
-    VAES,
-    WHOLE,
-    AdapterSpec,
-    ControlSpec,
-    FileSpec,
-    Licence,
-    ModelSpec,
-    VaeSpec,
-)
+from onestroke.models.catalog import AMUSED, CATALOG, CONTROLS, LORA_FILE, RECIPES, SDXL_SIZES, VAES, WHOLE
 from onestroke.models.folders import (
     INDEX,
     SCHEDULER,
@@ -43,6 +28,7 @@ from onestroke.models.folders import (
     read_json,
     weights_of,
 )
+from onestroke.models.specs import AdapterSpec, ControlSpec, FileSpec, Licence, ModelSpec, VaeSpec
 from onestroke.settings import Settings
 
 ADAPTER_NAME = re.compile(r"[\w.-]{1,64}")

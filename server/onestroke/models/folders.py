@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onestroke.errors import ModelError
-from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
+from onestroke.models.specs import FileSpec, ModelSpec, VaeSpec
 
 PIPELINES = {
     "StableDiffusionXLPipeline": "sdxl",

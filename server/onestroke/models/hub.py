@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from onestroke.errors import ModelError
-from onestroke.models.catalog import FileSpec, ModelSpec, VaeSpec
 from onestroke.models.folders import INDEX, SCHEDULER, family_of, files_of, names_in, read_json
+from onestroke.models.specs import FileSpec, ModelSpec, VaeSpec
 
 Spec = ModelSpec | VaeSpec | FileSpec
 Progress = Callable[[str, float], None]

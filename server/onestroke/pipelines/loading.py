@@ -13,8 +13,8 @@ from diffusers import AutoencoderTiny
 from onestroke.errors import ModelError
 from onestroke.levers import AUTO, Levers, resolved
 from onestroke.models import hub
-from onestroke.models.catalog import ModelSpec, VaeSpec
 from onestroke.models.choosing import vae_of
+from onestroke.models.specs import ModelSpec, VaeSpec
 from onestroke.pipelines import attention
 from onestroke.pipelines.adapters import Adapters
 from onestroke.pipelines.control import ControlNet

@@ -21,7 +21,6 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from onestroke.errors import ModelError
 from onestroke.models import hub
-from onestroke.models.catalog import ControlSpec, FileSpec, ModelSpec, VaeSpec
 from onestroke.models.checkpoints import read_header, recognise
 from onestroke.models.choosing import vae_of
 from onestroke.models.folders import (
@@ -36,6 +35,7 @@ from onestroke.models.folders import (
     read_json,
     weights_of,
 )
+from onestroke.models.specs import ControlSpec, FileSpec, ModelSpec, VaeSpec
 from onestroke.pipelines import single_file
 from onestroke.pipelines.adapters import merge
 from onestroke.pipelines.control import check_control

@@ -16,7 +16,7 @@ import torch
 from onestroke.core import MAX_SEED, AdapterUse, Control, DecoderName, GenerationRequest, SourceImage
 from onestroke.errors import GenerationFailed, InvalidRequest, ModelError
 from onestroke.levers import AUTO, Levers
-from onestroke.models.catalog import AdapterSpec, ModelSpec
+from onestroke.models.specs import AdapterSpec, ModelSpec
 from onestroke.pipelines.adapters import Adapters
 from onestroke.pipelines.attention import kernel
 from onestroke.pipelines.compiled import CompiledCache, no_more_compiling

@@ -12,7 +12,7 @@ import torch
 
 from onestroke.core import Control, GenerationRequest, SourceImage
 from onestroke.errors import ModelError
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.attention import counted_shapes, device_clock, fastest
 from onestroke.pipelines.images import encode_image
 from onestroke.pipelines.rows import Progress, Timed

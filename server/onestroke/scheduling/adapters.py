@@ -9,7 +9,7 @@ import structlog
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import InvalidRequest, Unavailable, from_wire
-from onestroke.models.catalog import AdapterSpec
+from onestroke.models.specs import AdapterSpec
 from onestroke.scheduling.link import Link
 from onestroke.workers.messages import AdapterAdded, AddAdapter, Ready, RemoveAdapter
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from onestroke.core import AdapterUse, GenerationRequest
 from onestroke.errors import InvalidRequest, ModelError
 from onestroke.levers import AUTO, Levers
-from onestroke.models.catalog import AdapterSpec, ModelSpec
+from onestroke.models.specs import AdapterSpec, ModelSpec
 from onestroke.workers.messages import Sample
 
 TORCH_ENGINE = "onestroke.pipelines.loading:load_all"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from onestroke.core import FitKey, GenerationRequest
 from onestroke.errors import WireError
-from onestroke.models.catalog import AdapterSpec
+from onestroke.models.specs import AdapterSpec
 
 DEVICE_LOST = 70
 """Exit status of a worker whose device answers no more."""

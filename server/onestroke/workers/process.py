@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import DeviceLost, GenerationFailed, InvalidRequest, to_wire
-from onestroke.models.catalog import AdapterSpec
+from onestroke.models.specs import AdapterSpec
 from onestroke.workers.engine import Engines, WorkerConfig, load_engines
 from onestroke.workers.messages import (
     DEVICE_LOST,

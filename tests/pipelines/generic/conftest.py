@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onestroke.core import GenerationRequest
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.generic.pipeline import WholePipeline
 from onestroke.pipelines.loading import load
 from tests.pipelines.generic.tiny_pipelines import MAKERS, SIDE, save

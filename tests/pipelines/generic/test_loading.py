@@ -13,9 +13,10 @@ import torch
 from onestroke.errors import ModelError
 from onestroke.levers import Levers
 from onestroke.models import hub
-from onestroke.models.catalog import CATALOG, ModelSpec
+from onestroke.models.catalog import CATALOG
 from onestroke.models.choosing import choose, resolve
 from onestroke.models.folders import files_of, names_in
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines import memory
 from onestroke.pipelines.generic.calls import pipeline_class
 from onestroke.pipelines.generic.pipeline import WholePipeline

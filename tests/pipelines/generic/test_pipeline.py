@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import InvalidRequest, ModelError
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.generic.pipeline import WholePipeline
 from onestroke.pipelines.images import Pixels
 from tests.pipelines.generic.conftest import whole

@@ -38,7 +38,8 @@ from transformers import (
     T5Tokenizer,
 )
 
-from onestroke.models.catalog import CATALOG, ModelSpec
+from onestroke.models.catalog import CATALOG
+from onestroke.models.specs import ModelSpec
 from tests.pipelines.tiny_models import text_config, tokenizer
 
 SIDE = 64

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onestroke.core import GenerationRequest
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.muse.pipeline import MusePipeline
 from tests.pipelines.tiny_models import SIZE, save_tiny_muse

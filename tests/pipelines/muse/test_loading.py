@@ -12,8 +12,9 @@ import pytest
 
 from onestroke.errors import ModelError
 from onestroke.levers import Levers
-from onestroke.models.catalog import CATALOG, ModelSpec
+from onestroke.models.catalog import CATALOG
 from onestroke.models.choosing import resolve, vae_of
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.loading import load
 from tests.pipelines.tiny_models import SIZE
 

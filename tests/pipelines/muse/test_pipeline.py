@@ -12,7 +12,7 @@ import torch
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import GenerationFailed, InvalidRequest
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.muse import pipeline as muse_pipeline
 from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow
 from tests.pipelines.muse.conftest import muse

@@ -18,8 +18,8 @@ from diffusers import AmusedScheduler
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import InvalidRequest, ModelError
-from onestroke.models.catalog import ModelSpec
 from onestroke.models.choosing import resolve
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.loading import load
 from onestroke.pipelines.muse.editing import edit, inpaint
 from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow

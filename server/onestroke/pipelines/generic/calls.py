@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import InvalidRequest, ModelError
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 
 NEEDED = ("prompt", "num_inference_steps", "generator", "height", "width", "output_type")
 """What a pipeline must take to be served."""

@@ -15,8 +15,8 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from onestroke.errors import ModelError
 from onestroke.levers import Levers, check_plain
-from onestroke.models.catalog import ModelSpec
 from onestroke.models.folders import INDEX, names_in, parts_of, read_json
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.generic.calls import Call, pipeline_class
 from onestroke.pipelines.generic.pipeline import WholePipeline
 from onestroke.pipelines.loading import power_buckets

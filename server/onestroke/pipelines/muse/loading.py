@@ -11,8 +11,8 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from onestroke.errors import ModelError
 from onestroke.levers import Levers, check_plain, resolved
-from onestroke.models.catalog import ModelSpec
 from onestroke.models.folders import SCHEDULER, SUPER_RESOLUTION, components, names_in, read_json, weights_of
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.decoder import safe_dtype
 from onestroke.pipelines.layers import specialise
 from onestroke.pipelines.loading import TEXT_BUCKETS, power_buckets

@@ -14,7 +14,7 @@ import torch
 
 from onestroke.core import GenerationRequest
 from onestroke.errors import GenerationFailed, InvalidRequest, OnestrokeError
-from onestroke.models.catalog import ModelSpec
+from onestroke.models.specs import ModelSpec
 from onestroke.pipelines.device import device_errors
 from onestroke.pipelines.images import Pixels, decode_image
 from onestroke.pipelines.muse.codec import TokenCodec
