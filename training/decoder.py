@@ -8,7 +8,6 @@ single small convolution and a pixel shuffle.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,10 @@ from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import Tensor, nn
 
+from training import loop
 from training.data import Bytes
 from training.latents import CHANNELS, EDGE, PALETTE, PATCH, Composer, Encoder, Scene, flatten, random_scene
-from training.optim import Average, Clock, Muon, cosine, same_shapes, save_atomically
+from training.optim import Muon, same_shapes
 from training.paths import SHIPPED, WORK
 
 SCALING = 2.0
@@ -67,29 +67,26 @@ def build(width: int = 32, blocks: tuple[int, ...] = BLOCKS) -> AutoencoderTiny:
 class Crops:
     """Random square crops of random scenes, as (latents, pictures)."""
 
-    def __init__(self, composer: Composer, encoder: Encoder, edge: int, seed: int) -> None:
+    def __init__(self, composer: Composer, encoder: Encoder, edge: int) -> None:
         """`edge` in pixels, a multiple of 16."""
         self.composer, self.encoder, self.edge = composer, encoder, edge
-        self.rng = np.random.default_rng(seed)
 
-    def scene(self) -> tuple[Scene, Tensor]:
+    def scene(self, rng: np.random.Generator) -> tuple[Scene, Tensor]:
         """A scene and its background (3,): a named colour, three times in four, or any."""
-        scene = random_scene(self.rng, recoloured=0.3)
-        colour = (
-            PALETTE[scene.background] if self.rng.random() < 0.75 else self.rng.random(3, dtype=np.float32)
-        )
+        scene = random_scene(rng, recoloured=0.3)
+        colour = PALETTE[scene.background] if rng.random() < 0.75 else rng.random(3, dtype=np.float32)
         return scene, torch.from_numpy(np.asarray(colour, np.float32))
 
-    def batch(self, size: int, per_scene: int = 2) -> tuple[Tensor, Tensor]:
+    def batch(self, size: int, rng: np.random.Generator, per_scene: int = 2) -> tuple[Tensor, Tensor]:
         """(size, 24, e/16, e/16) latents and (size, 3, e, e) pictures in -1..1; two crops of each scene."""
         crops: list[Bytes] = []
         backgrounds: list[Tensor] = []
         while len(crops) < size:
-            scene, background = self.scene()
+            scene, background = self.scene(rng)
             cutout = self.composer.cutout(scene)
             for _ in range(per_scene):
                 # Not far off the middle: corners hold nothing but background.
-                y, x = self.rng.integers(2, (EDGE - self.edge) // PATCH - 1, 2) * PATCH
+                y, x = rng.integers(2, (EDGE - self.edge) // PATCH - 1, 2) * PATCH
                 crops.append(cutout[y : y + self.edge, x : x + self.edge])
                 backgrounds.append(background)
         pictures = flatten(torch.from_numpy(np.stack(crops)), torch.stack(backgrounds))
@@ -121,9 +118,8 @@ def psnr(made: Tensor, true: Tensor) -> Tensor:
 
 def load(path: Path | None = None) -> AutoencoderTiny:
     """The trained autoencoder (averaged weights)."""
-    state = torch.load(path or CHECKPOINT, map_location="cpu", weights_only=True)
-    vae = build(blocks=tuple(state["blocks"]))
-    vae.load_state_dict(state["weights"])
+    vae = build()
+    vae.load_state_dict(loop.weights(path or CHECKPOINT))
     return vae
 
 
@@ -131,6 +127,13 @@ def shipped_vae() -> AutoencoderTiny:
     """The decoder that ships."""
     vae: AutoencoderTiny = AutoencoderTiny.from_pretrained(SHIPPED / "vae", torch_dtype=torch.float32)
     return vae.eval()
+
+
+def latest() -> AutoencoderTiny | None:
+    """The decoder to look through: the checkpoint's, else the shipped one, else none."""
+    if CHECKPOINT.exists():
+        return load().eval()
+    return shipped_vae() if (SHIPPED / "vae" / "config.json").exists() else None
 
 
 def shipped(vae: AutoencoderTiny) -> bool:
@@ -145,9 +148,36 @@ def shipped(vae: AutoencoderTiny) -> bool:
     return True
 
 
+class Sharpener(loop.Fit):
+    """`loop.Learner` of the decoder."""
+
+    def __init__(self, vae: AutoencoderTiny, crops: Crops, batch: int, rate: float = 1.0) -> None:
+        """The encoder of `vae` stays as it is; `rate` is of the full learning rates."""
+        vae.encoder.requires_grad_(False)
+        super().__init__(vae, muon(vae.decoder, rate))
+        self.crops, self.batch = crops, batch
+        self.decode = vae.decoder if vae.device.type == "cpu" else torch.compile(vae.decoder)
+
+    def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
+        """See `loop.Learner`."""
+        device = self.optimiser.parameters[0].device
+        latents, true = (part.to(device) for part in self.crops.batch(self.batch, rng))
+        noisy = latents + 0.04 * torch.rand(len(latents), 1, 1, 1, device=device) * torch.randn_like(latents)
+        with torch.autocast(device.type, torch.bfloat16):
+            made = self.decode(noisy.contiguous(memory_format=torch.channels_last))
+        self.learn(picture_loss(made.float(), true, early=fraction < 0.08), index, fraction)
+        return {"psnr": float(10 * torch.log10(4 / F.mse_loss(made.detach().float(), true)))}
+
+
+def muon(decoder: nn.Module, rate: float = 1.0) -> Muon:
+    """The decoder's optimiser at `rate` of its full learning rates."""
+    return Muon(decoder.named_parameters(), muon_rate=4e-3 * rate, adam_rate=1.5e-3 * rate)
+
+
 def train(
-    minutes: float,
-    batch: int = 8,
+    minutes: float = 30,
+    steps: int | None = None,
+    batch: int | None = None,
     edge: int = 160,
     seed: int = 0,
     path: Path = CHECKPOINT,
@@ -155,72 +185,16 @@ def train(
     device: str = "cpu",
     composer: Composer | None = None,
     encoder: Encoder | None = None,
-) -> float:
-    """Train for `minutes` of active time; the last running PSNR in dB on fresh training crops.
+) -> None:
+    """Train for `steps`, or as many as `minutes` hold (`loop.budget`), on crops of `edge` pixels.
 
-    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rate.
+    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rates.
     """
     torch.manual_seed(seed)
-    crops = Crops(composer or Composer(), encoder or Encoder.load(), edge, seed)
-    vae, rate = build(), 1.0
-    if resume and not path.exists() and shipped(vae):
-        rate = 0.35
-    vae.to(device)
-    for parameter in vae.encoder.parameters():
-        parameter.requires_grad_(False)
-    parameters = list(vae.decoder.named_parameters())
-    optimiser = Muon(parameters, muon_rate=4e-3 * rate, adam_rate=1.5e-3 * rate, weight_decay=0.01)
-    clock, step = Clock(minutes), 0
-    if resume and path.exists():
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if tuple(state["blocks"]) == BLOCKS and "optimiser" in state:
-            vae.load_state_dict(state["live"])
-            optimiser.load_state_dict(state["optimiser"])
-            clock, step = Clock(minutes, state["active"]), state["step"]
-            print(f"resumed at step {step}", flush=True)
-    average = Average([p for _, p in parameters])
-    if step:
-        vae.load_state_dict(state["weights"])
-        average = Average([p for _, p in parameters])
-        vae.load_state_dict(state["live"])
-        average.steps = step
-    running, saved, fraction = math.nan, 0.0, clock.active / (60 * minutes)
-    while fraction < 1:
-        latents, true = (part.to(device) for part in crops.batch(batch))
-        noisy = latents + 0.04 * torch.rand(len(latents), 1, 1, 1, device=device) * torch.randn_like(latents)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            made = vae.decoder(noisy.contiguous(memory_format=torch.channels_last))
-        made = made.float()
-        loss = picture_loss(made, true, early=fraction < 0.08)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_([p for _, p in parameters], 1.0)
-        optimiser.step(cosine(fraction, step))
-        average.update()
-        step += 1
-        now = float(10 * math.log10(4 / F.mse_loss(made.detach(), true).item()))
-        running = now if math.isnan(running) else 0.98 * running + 0.02 * now
-        fraction = clock.tick()
-        if step % 100 == 0:
-            print(
-                f"decoder {fraction:6.1%} step {step} psnr {running:.2f} dB loss {loss.item():.4f} "
-                f"{step * batch / max(clock.active, 1):.1f} crops/s",
-                flush=True,
-            )
-        if clock.active - saved > 120 or fraction >= 1:
-            saved = clock.active
-            live = {k: v.clone() for k, v in vae.state_dict().items()}
-            average.swap()
-            save_atomically(
-                {
-                    "weights": {k: v.clone() for k, v in vae.state_dict().items()},
-                    "live": live,
-                    "blocks": list(BLOCKS),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step,
-                    "active": clock.active,
-                    "psnr": running,
-                },
-                path,
-            )
-            average.swap()
-    return running
+    if not resume:
+        path.unlink(missing_ok=True)
+    vae = build()
+    rate = 0.35 if resume and shipped(vae) else 1.0
+    crops = Crops(composer or Composer(), encoder or Encoder.load(), edge)
+    learner = Sharpener(vae.to(device), crops, batch or (8 if device == "cpu" else 64), rate)
+    loop.run(learner, loop.budget(learner, path, steps, minutes), path, seed)

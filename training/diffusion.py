@@ -120,7 +120,8 @@ def features(unet: UNet2DConditionModel, x: Tensor, t: Tensor, code: Tensor, cro
         for block in unet.down_blocks:
             hidden, states = block(hidden_states=hidden, temb=embedded)
             maps.append(states[0])
-        return [each.float() for each in (*maps[:4], unet.mid_block(hidden, embedded))]
+        middle = unet.mid_block(hidden, embedded, encoder_hidden_states=given["encoder_hidden_states"])
+        return [each.float() for each in (*maps[:4], middle)]
 
 
 def fresh(
@@ -165,7 +166,7 @@ class World:
     def __init__(self, composer: Composer | None = None, encoder: Encoder | None = None) -> None:
         """From a composer's art, or the rendered art at the generator's size."""
         self.latents = generator.Batches(
-            composer or Composer(*load_art((PLACED,))), encoder or Encoder.load(), seed=0
+            composer or Composer(*load_art((PLACED,))), encoder or Encoder.load()
         ).latents
 
     def draw(self, size: int, rng: np.random.Generator) -> Batch:

@@ -7,54 +7,58 @@ what image-to-image needs.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderTiny
 
-from training import decoder
+from training import decoder, loop
 from training.decoder import Crops
 from training.latents import Composer, Encoder
-from training.optim import Clock, Muon, cosine, save_atomically
+from training.optim import Muon
 from training.paths import WORK
 
 CHECKPOINT = WORK / "vae_encoder.pt"
 
 
+class Teller(loop.Fit):
+    """`loop.Learner` of the VAE's encoder."""
+
+    def __init__(self, vae: AutoencoderTiny, crops: Crops, batch: int) -> None:
+        """The encoder is trained in place."""
+        super().__init__(vae.encoder, Muon(vae.encoder.named_parameters(), muon_rate=3e-3, adam_rate=2e-3))
+        self.crops, self.batch = crops, batch
+
+    def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
+        """See `loop.Learner`; the share of the latents' variance that it explains."""
+        device = self.optimiser.parameters[0].device
+        latents, pictures = (part.to(device) for part in self.crops.batch(self.batch, rng))
+        with torch.autocast(device.type, torch.bfloat16):
+            made = self.network(pictures).float()
+        # Every channel counts by its own spread, so that the weak ones are learnt too.
+        spread = latents.std((0, 2, 3), keepdim=True) + 0.02
+        self.learn(F.mse_loss(made / spread, latents / spread), index, fraction)
+        return {"explained": 1 - float(F.mse_loss(made.detach(), latents) / latents.var())}
+
+
 def train(
-    minutes: float,
-    batch: int = 8,
+    minutes: float = 5,
+    steps: int | None = None,
+    batch: int | None = None,
     edge: int = 192,
     seed: int = 3,
     path: Path = CHECKPOINT,
+    resume: bool = True,
+    device: str = "cpu",
     composer: Composer | None = None,
     linear: Encoder | None = None,
-) -> float:
-    """Train for `minutes`; the last running correlation-like score, 1 - error / variance, of the latents."""
+) -> None:
+    """Train for `steps`, or as many as `minutes` hold (`loop.budget`), on crops of `edge` pixels."""
     torch.manual_seed(seed)
-    crops = Crops(composer or Composer(), linear or Encoder.load(), edge, seed)
-    vae = decoder.build()
-    optimiser = Muon(vae.encoder.named_parameters(), muon_rate=3e-3, adam_rate=2e-3)
-    clock, step, running, fraction = Clock(minutes), 0, math.nan, 0.0
-    while fraction < 1:
-        latents, pictures = crops.batch(batch)
-        with torch.autocast("cpu", torch.bfloat16):
-            made = vae.encoder(pictures)
-        # Every channel counts by its own spread, so that the weak ones are learnt too.
-        spread = latents.std((0, 2, 3), keepdim=True) + 0.02
-        loss = F.mse_loss(made.float() / spread, latents / spread)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)
-        optimiser.step(cosine(fraction, step))
-        step += 1
-        now = 1 - float(F.mse_loss(made.detach().float(), latents) / latents.var())
-        running = now if math.isnan(running) else 0.97 * running + 0.03 * now
-        fraction = clock.tick()
-        if step % 50 == 0:
-            print(
-                f"encoder {fraction:6.1%} step {step} explained {running:.4f} loss {loss.item():.4f}",
-                flush=True,
-            )
-    save_atomically({"weights": vae.encoder.state_dict(), "explained": running}, path)
-    return running
+    if not resume:
+        path.unlink(missing_ok=True)
+    crops = Crops(composer or Composer(), linear or Encoder.load(), edge)
+    teller = Teller(decoder.build().to(device), crops, batch or (8 if device == "cpu" else 64))
+    loop.run(teller, loop.budget(teller, path, steps, minutes), path, seed)

@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
 
-from training import decoder, encoder, generator, sharpen, text
+from training import decoder, encoder, generator, loop, sharpen, text
 from training.paths import HERE, SHIPPED, WORK
 
 LIMIT = 30_000_000
@@ -22,17 +22,19 @@ def assemble(sharp: bool = True) -> StableDiffusionXLPipeline:
     """The pipeline from the checkpoints in the scratch folder; `sharp`: those of the last stage, where they
     exist."""
     tokenizer = text.load_tokenizer()
-    sharp = sharp and sharpen.GENERATOR.exists() and sharpen.DECODER.exists()
-    vae = decoder.load(sharpen.DECODER if sharp else decoder.CHECKPOINT)
+    if sharp and sharpen.CHECKPOINT.exists():
+        unet, vae = sharpen.load()
+    else:
+        unet, vae = generator.load(), decoder.load()
     if encoder.CHECKPOINT.exists():
-        vae.encoder.load_state_dict(torch.load(encoder.CHECKPOINT, weights_only=True)["weights"])
+        vae.encoder.load_state_dict(loop.weights(encoder.CHECKPOINT))
     return StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=text.build_idle(tokenizer),
         text_encoder_2=text.load(),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=generator.load(sharpen.GENERATOR if sharp else generator.CHECKPOINT),
+        unet=unet,
         scheduler=generator.scheduler(),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,

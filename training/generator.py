@@ -19,14 +19,15 @@ import torch
 import torch.nn.functional as F
 from diffusers import EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from training import codes, text
+from training import codes, loop, text
 from training.captions import Captions
 from training.concepts import COLOUR_NAMES, CONCEPTS
 from training.data import SMALL, load_art
-from training.decoder import SCALING
+from training.decoder import SCALING, latest
 from training.latents import (
     CHANNELS,
     CROPS,
@@ -43,15 +44,15 @@ from training.latents import (
     place,
     washes,
 )
-from training.optim import Average, Clock, Muon, cosine, same_shapes, save_atomically
+from training.optim import Muon, same_shapes
 from training.paths import SHIPPED, WORK
 
 CHECKPOINT = WORK / "generator.pt"
 WIDTHS = (64, 96, 160, 160, 160)
 """Channels at 32, 16, 8, 4 and 2 latent pixels."""
-ATTENTION = (False, False, True, True, False)
-"""Where the way up, from 2 to 32 latent pixels, attends to the slots: at 8 and 16, where a group's things have a
-few cells each. Below, they have none of their own; above, all is said."""
+ATTENTION = (False, True, False, False, False)
+"""Where the way up, from 2 to 32 latent pixels, attends to the slots: at 4, and in the middle, at 2. There padding
+tells every cell where it is, and a group's thing has a cell or a few; above, all has been said."""
 HEADS = (2, 3, 5, 5, 5)
 """Attention heads by level, 32 channels each."""
 GROUPS = 16
@@ -86,7 +87,7 @@ def build(widths: tuple[int, ...] | None = None) -> UNet2DConditionModel:
         layers_per_block=1,
         down_block_types=("DownBlock2D",) * levels,
         up_block_types=tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in ATTENTION),
-        mid_block_type="UNetMidBlock2D",
+        mid_block_type="UNetMidBlock2DCrossAttn",
         addition_embed_type="text_time",
         addition_time_embed_dim=32,
         projection_class_embeddings_input_dim=6 * 32 + codes.CODE,
@@ -107,9 +108,7 @@ def speak_up(unet: UNet2DConditionModel) -> None:
     unet.add_embedding.linear_1.weight[:, codes.CODE :].mul_(0.1)
     unet.add_embedding.linear_2.weight.mul_(2)
     unet.conv_out.weight.mul_(0.3)
-    for name, module in unet.named_modules():
-        if name.endswith("proj_out"):  # attention begins as a whisper in what is there
-            module.weight.mul_(0.1)
+    for module in unet.modules():
         if isinstance(module, BasicTransformerBlock):
             listen(module)
 
@@ -118,16 +117,16 @@ def speak_up(unet: UNet2DConditionModel) -> None:
 def listen(block: BasicTransformerBlock) -> None:
     """Start cross-attention where it has to end: at the slots only, chosen by their places, heard by their things.
 
-    A constant in the query (the normalisation's bias) meets the flag in the keys, worth six in the logits, so that
-    sixty tokens of text do not drown four slots.
+    A constant in the query (the normalisation's bias) meets the flag in the keys, worth thirty in the logits, so
+    that a text's many tokens do not drown four slots. The gains make up for how small the slots' numbers are.
     """
     attention, shade = block.attn2, codes.IDLE + codes.THING
     attention.to_k.weight[:, codes.IDLE : shade].mul_(0.1)
-    attention.to_k.weight[:, shade + len(COLOUR_NAMES) : codes.IDLE + codes.SLOT].mul_(4)
-    attention.to_v.weight.mul_(4)
+    attention.to_k.weight[:, shade + len(COLOUR_NAMES) : codes.IDLE + codes.SLOT].mul_(60)
+    attention.to_v.weight[:, codes.IDLE :].mul_(10)
     block.norm2.bias.fill_(0.5)
     constant = (attention.to_q.weight @ block.norm2.bias).view(attention.heads, -1)
-    aim = constant / constant.norm(dim=1, keepdim=True) ** 2 * 6 * constant.shape[1] ** 0.5 / codes.FLAG
+    aim = constant / constant.norm(dim=1, keepdim=True) ** 2 * 30 * constant.shape[1] ** 0.5 / codes.FLAG
     attention.to_k.weight[:, : codes.SLOTS] += aim.reshape(-1, 1)
 
 
@@ -186,10 +185,11 @@ class Reader:
     """
 
     def __init__(
-        self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, seed: int, device: str = "cpu"
+        self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, device: str = "cpu"
     ) -> None:
-        """`encoder` stays as it is, on `device`."""
-        self.encoder, self.tokenizer, self.captions = encoder.eval().to(device), tokenizer, Captions(seed)
+        """`encoder` stays as it is, on `device`; only on a card do captions come again."""
+        self.encoder, self.tokenizer, self.captions = encoder.eval().to(device), tokenizer, Captions(0)
+        self.fresh = FRESH if device != "cpu" else None
         self.idle = text.build_idle(tokenizer).eval().to(device)
         self.known: deque[tuple[str, codes.Target]] = deque(maxlen=POOL)
 
@@ -199,15 +199,19 @@ class Reader:
         self.known.extend((caption, target) for caption, target in fresh if not codes.held_out(target))
 
     @torch.no_grad()
-    def read(self, count: int) -> tuple[Tensor, Tensor, list[codes.Target]]:
-        """Pooled codes (count, CODE), hidden states (count, LENGTH, STATES) and targets of some captions.
+    def read(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[codes.Target]]:
+        """Pooled codes (count, CODE), hidden states (count, LENGTH, STATES) and targets of captions.
 
-        A grammar written in Python would starve a card, so most captions come again, in other company.
+        A grammar written in Python would starve a card: there, most captions come again, in other company.
         """
-        self.meet(FRESH)
+        self.captions.rng = rng
+        if self.fresh is None:
+            self.known.clear()
+        else:
+            self.meet(self.fresh)
         while len(self.known) < count:
             self.meet(count)
-        chosen = self.captions.rng.integers(len(self.known), size=count)
+        chosen = rng.permutation(len(self.known))[:count]
         captions, targets = zip(*(self.known[i] for i in chosen), strict=True)
         ids = text.tokens(self.tokenizer, list(captions), full=True).to(self.encoder.device)
         read = self.encoder(ids, output_hidden_states=True)
@@ -239,19 +243,17 @@ class Batches:
         self,
         composer: Composer,
         encoder: Encoder,
-        seed: int,
         reader: Reader | None = None,
         several: float = 0.5,
         device: str = "cpu",
     ) -> None:
-        """Everything random comes from `seed`; a share of pictures are of `several` things.
+        """A share of pictures are of `several` things.
 
         With a `reader`, half of the codes are what it reads in captions. Parts of pictures are kept, and put
         together, on `device`.
         """
         self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
         self.device = device
-        self.rng = np.random.default_rng(seed)
         self.errors = np.full((2, len(CONCEPTS)), 0.15)
         self.kept: dict[tuple[int | None, int | None, int, bool], Tensor] = {}
 
@@ -309,25 +311,23 @@ class Batches:
                 self.errors[int(bool(target.group)), thing.concept] *= 0.8
                 self.errors[int(bool(target.group)), thing.concept] += 0.2 * error
 
-    def draw(self, size: int) -> tuple[Batch, list[codes.Target]]:
-        """`size` pictures and what they show."""
+    def draw(self, size: int, rng: np.random.Generator) -> tuple[Batch, list[codes.Target]]:
+        """`size` pictures and what they show, by chance: `rng`'s and torch's own."""
         noise = torch.randn(size, CHANNELS, GRID, GRID, device=self.device)
         told = size // 2 if self.reader else 0
         code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
         targets: list[codes.Target] = []
         if self.reader:
-            code, states, targets = self.reader.read(told)
+            code, states, targets = self.reader.read(told, rng)
         hardness = self.errors**2
-        targets += [
-            codes.sample(self.rng, several=self.several, hardness=hardness) for _ in range(size - told)
-        ]
+        targets += [codes.sample(rng, several=self.several, hardness=hardness) for _ in range(size - told)]
         # A little noise on exact codes, since the text encoder's are not exact; anything at the text's own tokens.
         exact = codes.encode(targets[told:]) + 0.03 * torch.randn(size - told, codes.CODE)
         slots = codes.slots(targets[told:])
         others = torch.randn(size - told, text.LENGTH - codes.SLOTS, codes.WIDTH)
         made = codes.states(slots + 0.03 * torch.randn_like(slots), others)
         code, states = (torch.cat([read, said.to(read)]) for read, said in ((code, exact), (states, made)))
-        crops = torch.from_numpy(self.rng.choice(CROPS, (size, 2)))
+        crops = torch.from_numpy(rng.choice(CROPS, (size, 2)))
         palette = torch.from_numpy(PALETTE[[target.background for target in targets]])
         x0 = self.latents(targets, crops.tolist(), washes(noise, palette.to(self.device)))
         return Batch(noise, code, states, crops, x0), targets
@@ -346,9 +346,9 @@ def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
 
 def load(path: Path | None = None) -> UNet2DConditionModel:
     """The trained UNet (averaged weights)."""
-    state = torch.load(path or CHECKPOINT, map_location="cpu", weights_only=True)
-    unet = build(tuple(state["widths"]))
-    unet.load_state_dict(state["weights"])
+    state = loop.weights(path or CHECKPOINT)
+    unet = build()
+    unet.load_state_dict(state)
     return unet
 
 
@@ -364,92 +364,85 @@ def shipped(unet: UNet2DConditionModel) -> bool:
     return True
 
 
+class Painter(loop.Fit):
+    """`loop.Learner` of the generator."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, batches: Batches, batch: int, rate: float = 1.0, later: float = 0.08
+    ) -> None:
+        """A share of batches, `later`, is of the steps after the first; `rate` is of the full learning rates."""
+        super().__init__(unet, muon(unet, rate))
+        self.batches, self.batch, self.later, self.process = batches, batch, later, Process()
+        self.predictor = unet if batches.device == "cpu" else torch.compile(unet)
+
+    def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
+        """See `loop.Learner`."""
+        drawn, targets = self.batches.draw(self.batch, rng)
+        noise, code, states, crops, x0 = drawn.to(self.batches.device)
+        first = rng.random() >= self.later
+        t = 999 if first else int(rng.choice(LATER))
+        x, sigma = self.process.start(noise) if first else self.process.later(x0, noise, t)
+        made = predict(self.predictor, x, sigma, t, code, states, crops)
+        self.learn(F.l1_loss(made, x0) + 0.5 * F.mse_loss(made, x0), index, fraction)
+        errors = (made.detach() - x0).abs().mean((1, 2, 3))
+        if first:
+            self.batches.learnt(targets, errors)
+        return {"l1": float(errors.mean())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `loop.Learner`."""
+        return {**super().state_dict(), "errors": torch.from_numpy(self.batches.errors)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `loop.Learner`."""
+        super().load_state_dict(state)
+        self.batches.errors = state["errors"].numpy().copy()
+
+    @torch.no_grad()
+    def sheet(self) -> Image.Image | None:
+        """Sixteen pictures in one step, by the averaged weights, under what they are to be."""
+        if (vae := latest()) is None:
+            return None
+        torch.manual_seed(0)
+        drawn, _ = self.batches.draw(16, np.random.default_rng(0))
+        noise, code, states, crops, x0 = drawn.to(self.batches.device)
+        x, sigma = self.process.start(noise)
+        self.average.swap()
+        made = predict(self.predictor, x, sigma, 999, code, states, crops)
+        self.average.swap()
+        rows = []
+        for latents in torch.cat([x0, made]).cpu().view(4, 8, *x0.shape[1:]):
+            pictures = F.avg_pool2d(vae.decode(latents / SCALING).sample, 4)
+            rows.append(torch.cat(list(pictures.add(1).mul(127.5).clamp(0, 255)), 2))
+        page = torch.cat([rows[i] for i in (0, 2, 1, 3)], 1).permute(1, 2, 0)
+        return Image.fromarray(page.round().to(torch.uint8).numpy())
+
+
 def train(
-    minutes: float,
+    minutes: float = 60,
+    steps: int | None = None,
     batch: int | None = None,
     seed: int = 0,
     path: Path = CHECKPOINT,
     resume: bool = True,
-    later: float = 0.08,
     device: str = "cpu",
     composer: Composer | None = None,
     encoder: Encoder | None = None,
-) -> float:
-    """Train for `minutes` of active time; the last running absolute error of latents at t=999.
+) -> None:
+    """Train for `steps`, or as many as `minutes` hold (`loop.budget`).
 
-    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rate;
+    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rates;
     without those, from `build`. A `batch` is 32 pictures, on a card 512.
     """
     torch.manual_seed(seed)
-    batch = batch or (32 if device == "cpu" else 512)
-    unet, process, rate = build().train(), Process(), 1.0
-    if resume and not path.exists() and shipped(unet):
-        rate = 0.35
-    optimiser = muon(unet.to(device), rate)
-    clock, step = Clock(minutes), 0
-    state: dict[str, Any] | None = None
-    if resume and path.exists():
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if tuple(state["widths"]) == WIDTHS:
-            step, clock = state["step"], Clock(minutes, state["active"])
-            unet.load_state_dict(state["weights"])
-            optimiser = muon(unet, float(state.get("rate", 1.0)))
-            print(f"resumed at step {step}", flush=True)
-    average = Average(optimiser.parameters)
-    if state is not None and step:
-        rate = float(state.get("rate", 1.0))
-        unet.load_state_dict(state["live"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.steps = step
+    if not resume:
+        path.unlink(missing_ok=True)
+    unet = build().train()
+    rate = 0.35 if resume and shipped(unet) else 1.0
     reader = None
     if text.CHECKPOINT.exists():
-        reader = Reader(text.load(), text.load_tokenizer(), seed + step, device)
+        reader = Reader(text.load(), text.load_tokenizer(), device)
     art = composer or Composer(*load_art((PLACED, SMALL)))
-    batches = Batches(art, encoder or Encoder.load(), seed + step, reader, device=device)
-    network = unet if device == "cpu" else torch.compile(unet)
-    torch.manual_seed(seed + step)
-    running, saved, fraction, began = math.nan, clock.active, clock.active / (60 * minutes), step
-    base = clock.active
-    while fraction < 1:
-        drawn, targets = batches.draw(batch)
-        noise, code, states, crops, x0 = drawn.to(device)
-        first = batches.rng.random() >= later
-        t = 999 if first else int(batches.rng.choice(LATER))
-        x, sigma = process.start(noise) if first else process.later(x0, noise, t)
-        made = predict(network, x, sigma, t, code, states, crops)
-        absolute, squared = F.l1_loss(made, x0), F.mse_loss(made, x0)
-        torch.autograd.backward(absolute + 0.5 * squared)
-        torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)
-        optimiser.step(cosine(fraction, step, warmup=40))
-        average.update()
-        step += 1
-        if first:
-            batches.learnt(targets, (made.detach() - x0).abs().mean((1, 2, 3)))
-            now = absolute.item()
-            running = now if math.isnan(running) else 0.97 * running + 0.03 * now
-        fraction = clock.tick()
-        if step % 25 == 0:
-            speed = (step - began) * batch / max(clock.active - base, 1)
-            print(
-                f"generator {fraction:6.1%} step {step} l1 {running:.4f} {speed:.1f} pictures/s", flush=True
-            )
-        if clock.active - saved > 150 or fraction >= 1:
-            saved = clock.active
-            live = {k: v.clone() for k, v in unet.state_dict().items()}
-            average.swap()
-            weights = {k: v.clone() for k, v in unet.state_dict().items()}
-            average.swap()
-            save_atomically(
-                {
-                    "weights": weights,
-                    "live": live,
-                    "widths": list(WIDTHS),
-                    "step": step,
-                    "optimiser": optimiser.state_dict(),
-                    "active": clock.active,
-                    "l1": running,
-                    "rate": rate,
-                },
-                path,
-            )
-    return running
+    batches = Batches(art, encoder or Encoder.load(), reader, device=device)
+    painter = Painter(unet.to(device), batches, batch or (32 if device == "cpu" else 512), rate)
+    loop.run(painter, loop.budget(painter, path, steps, minutes), path, seed)

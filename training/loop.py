@@ -1,4 +1,4 @@
-"""The loop that the judge, the teacher and the students share: it counts steps, and resumes to the bit.
+"""The loop that everything here is trained by: it counts steps, and resumes to the bit.
 
 Step `i` of a run draws everything random from (seed, i), so a run that was killed and resumed gives the same
 weights as one that was not, on a CPU with a fixed number of threads.
@@ -6,15 +6,19 @@ weights as one that was not, on a CPU with a fixed number of threads.
 
 from __future__ import annotations
 
+import copy
+import statistics
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.optim import save_atomically
+from training.optim import Average, Muon, cosine, save_atomically
 
 AVERAGED = 10
 """Steps that one point of the loss curves stands for."""
@@ -34,6 +38,78 @@ class Learner(Protocol):
 
     def sheet(self) -> Image.Image | None:
         """What it can do by now, to look at; None for whoever draws nothing."""
+
+
+class Fit:
+    """A network, its optimiser and its averaged weights: most of what a learner is."""
+
+    def __init__(self, network: nn.Module, optimiser: Muon) -> None:
+        """`network` is trained in place, in as much as `optimiser` has its parameters."""
+        self.network, self.optimiser = network, optimiser
+        self.average = Average(optimiser.parameters)
+
+    def learn(self, loss: Tensor, index: int, fraction: float) -> None:
+        """One step down a loss, by the cosine schedule."""
+        torch.autograd.backward(loss)
+        self.stride(index, fraction)
+
+    def stride(self, index: int, fraction: float) -> None:
+        """One step by the gradients that are there."""
+        torch.nn.utils.clip_grad_norm_(self.optimiser.parameters, 1.0)
+        self.optimiser.step(cosine(fraction, index))
+        self.average.update()
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The network's state with its averaged weights."""
+        self.average.swap()
+        weights = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.average.swap()
+        return weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Learner`; `weights` are the averaged ones, for whoever uses the network."""
+        return {
+            "weights": self.averaged(),
+            "live": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Learner`."""
+        self.network.load_state_dict(state["live"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def sheet(self) -> Image.Image | None:
+        """See `Learner`."""
+        return None
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """The averaged weights in the checkpoint of a `Fit`."""
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["learner"]["weights"]
+    return state
+
+
+def budget(learner: Learner, path: Path, steps: int | None, minutes: float) -> int:
+    """How many steps a run has: as given, or as it began with, or what `minutes` hold on this machine.
+
+    The last is measured, so it differs from run to run; the number is told, and given as `steps` repeats the run.
+    """
+    if steps is not None:
+        return steps
+    if path.exists():
+        return int(torch.load(path, map_location="cpu", weights_only=True)["steps"])
+    before, spans = copy.deepcopy(learner.state_dict()), list[float]()
+    for index in range(4):
+        began = time.perf_counter()
+        learner.step(index, 0.0, np.random.default_rng(index))
+        spans.append(time.perf_counter() - began)
+    learner.load_state_dict(before)
+    found = max(1, round(60 * minutes / statistics.median(spans[1:])))
+    tqdm.write(f"{path.stem}: {minutes:g} minutes are {found} steps here (--steps {found} repeats this run)")
+    return found
 
 
 def run(
@@ -62,7 +138,8 @@ def run(
             recent.clear()
         # Only where a point of the curves ends, so that none is lost.
         if (done % save_every == 0 and done % AVERAGED == 0) or done == steps:
-            save_atomically({"step": done, "curves": curves, "learner": learner.state_dict()}, path)
+            state = {"step": done, "steps": steps, "curves": curves, "learner": learner.state_dict()}
+            save_atomically(state, path)
             plot(curves, path.with_suffix(".png"))
         if done % sheet_every == 0 or done == steps:
             page = learner.sheet()

@@ -7,34 +7,36 @@ own latents are decoded and compared with the true picture, and both learn.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from PIL import Image
 from torch import Tensor
 
-from training import decoder, generator
+from training import decoder, generator, loop
+from training.data import SMALL, load_art
 from training.decoder import SCALING, picture_loss
-from training.generator import LATER, Batches, Process, predict
-from training.latents import PALETTE, PATCH, Composer, Encoder, washes
-from training.optim import Average, Clock, Muon, cosine, save_atomically
+from training.generator import LATER, Batches, Painter, predict
+from training.latents import PALETTE, PATCH, PLACED, Composer, Encoder, washes
 from training.paths import WORK
 
-GENERATOR, DECODER = WORK / "generator_sharp.pt", WORK / "decoder_sharp.pt"
+CHECKPOINT = WORK / "sharp.pt"
 CROP = 12
 """Edge of the decoded crops in latent pixels."""
 
 
 def crops(
-    latents: Tensor, cutouts: Tensor, backgrounds: Tensor, rng: torch.Generator
+    latents: Tensor, cutouts: Tensor, backgrounds: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """One crop of each picture: latents (B, 24, 12, 12) and true pixels (B, 3, 192, 192).
 
     `cutouts` are (B, 512, 512, 4) bytes, `backgrounds` (B, 3, 32, 32) in 0..1, even within a patch.
     """
-    places = torch.randint(1, latents.shape[-1] - CROP, (len(latents), 2), generator=rng).tolist()
+    places = rng.integers(1, latents.shape[-1] - CROP, (len(latents), 2)).tolist()
     cut, true = [], []
     for z, thing, background, (y, x) in zip(latents, cutouts, backgrounds, places, strict=True):
         cell = slice(y, y + CROP), slice(x, x + CROP)
@@ -46,89 +48,83 @@ def crops(
     return torch.stack(cut).contiguous(memory_format=torch.channels_last), torch.stack(true)
 
 
+class Both:
+    """`loop.Learner` of the generator and the decoder, together."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, vae: AutoencoderTiny, batches: Batches, batch: int, rate: float
+    ) -> None:
+        """Both are trained in place, at `rate` of their full learning rates."""
+        vae.encoder.requires_grad_(False)
+        self.painter = Painter(unet, batches, batch, rate, later=0.2)
+        self.decoder, self.vae = loop.Fit(vae, decoder.muon(vae.decoder, rate)), vae
+
+    def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
+        """See `loop.Learner`."""
+        batches, process = self.painter.batches, self.painter.process
+        drawn, targets = batches.draw(self.painter.batch, rng)
+        composed = map(batches.composer.target, targets, drawn.crops.tolist())
+        cutouts = torch.from_numpy(np.stack(list(composed)))
+        palette = torch.from_numpy(PALETTE[[target.background for target in targets]])
+        backgrounds = washes(drawn.noise.cpu(), palette)
+        noise, code, states, corners, x0 = drawn.to(batches.device)
+        first = rng.random() >= self.painter.later
+        t = 999 if first else int(rng.choice(LATER))
+        x, sigma = process.start(noise) if first else process.later(x0, noise, t)
+        made = predict(self.painter.predictor, x, sigma, t, code, states, corners)
+        latent = F.l1_loss(made, x0) + 0.5 * F.mse_loss(made, x0)
+        cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
+        true = true.to(batches.device)
+        with torch.autocast(torch.device(batches.device).type, torch.bfloat16):
+            pixels = self.vae.decoder(cut)
+        torch.autograd.backward(latent + 2 * picture_loss(pixels.float(), true))
+        for fit in (self.painter, self.decoder):
+            fit.stride(index, fraction)
+        error = F.mse_loss(pixels.detach().float(), true)
+        return {"latent": latent.item(), "psnr": float(10 * torch.log10(4 / error))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `loop.Learner`."""
+        return {"generator": self.painter.state_dict(), "decoder": self.decoder.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `loop.Learner`."""
+        self.painter.load_state_dict(state["generator"])
+        self.decoder.load_state_dict(state["decoder"])
+
+    def sheet(self) -> Image.Image | None:
+        """See `loop.Learner`."""
+        return self.painter.sheet()
+
+
 def train(
-    minutes: float,
-    batch: int = 8,
+    minutes: float = 15,
+    steps: int | None = None,
+    batch: int | None = None,
     seed: int = 77,
-    later: float = 0.2,
     rate: float = 0.12,
     device: str = "cpu",
+    resume: bool = True,
     composer: Composer | None = None,
     encoder: Encoder | None = None,
     sources: tuple[Path, Path] = (generator.CHECKPOINT, decoder.CHECKPOINT),
-    results: tuple[Path, Path] = (GENERATOR, DECODER),
-) -> float:
-    """Fine-tune both for `minutes` at `rate` of their learning rates; the last running PSNR in dB at one step."""
+    path: Path = CHECKPOINT,
+) -> None:
+    """Fine-tune both for `steps`, or as many as `minutes` hold, at `rate` of their learning rates."""
     torch.manual_seed(seed)
-    unet, vae, process = (
-        generator.load(sources[0]).train().to(device),
-        decoder.load(sources[1]).to(device),
-        Process(),
-    )
-    vae.encoder.requires_grad_(False)
-    first_optimiser = generator.muon(unet, rate)
-    second = Muon(vae.decoder.named_parameters(), muon_rate=4e-3 * rate, adam_rate=1.5e-3 * rate)
-    averages = Average(first_optimiser.parameters), Average(second.parameters)
-    batches = Batches(composer or Composer(), encoder or Encoder.load(), seed)
-    rng = torch.Generator().manual_seed(seed)
-    clock, step, running, saved, fraction = Clock(minutes), 0, math.nan, 0.0, 0.0
-    while fraction < 1:
-        drawn, targets = batches.draw(batch)
-        noise, code, states, corners, x0 = drawn.to(device)
-        backgrounds = washes(
-            drawn.noise, torch.from_numpy(PALETTE[[target.background for target in targets]])
-        )
-        composed = map(batches.composer.target, targets, drawn.crops.tolist())
-        cutouts = torch.from_numpy(np.stack(list(composed)))
-        first = batches.rng.random() >= later
-        t = 999 if first else int(batches.rng.choice(LATER))
-        x, sigma = process.start(noise) if first else process.later(x0, noise, t)
-        made = predict(unet, x, sigma, t, code, states, corners)
-        latent = F.l1_loss(made, x0) + 0.5 * F.mse_loss(made, x0)
-        cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
-        true = true.to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            pixels = vae.decoder(cut)
-        loss = latent + 2 * picture_loss(pixels.float(), true)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(first_optimiser.parameters, 1.0)
-        torch.nn.utils.clip_grad_norm_(second.parameters, 1.0)
-        factor = cosine(fraction, step)
-        first_optimiser.step(factor)
-        second.step(factor)
-        for average in averages:
-            average.update()
-        step += 1
-        if first:
-            now = 10 * math.log10(4 / F.mse_loss(pixels.detach().float(), true).item())
-            running = now if math.isnan(running) else 0.97 * running + 0.03 * now
-        fraction = clock.tick()
-        if step % 25 == 0:
-            print(
-                f"sharpen {fraction:6.1%} step {step} psnr {running:.2f} dB latent {latent.item():.4f} "
-                f"{step * batch / max(clock.active, 1):.1f} pictures/s",
-                flush=True,
-            )
-        if clock.active - saved > 150 or fraction >= 1:
-            saved = clock.active
-            for average in averages:
-                average.swap()
-            save_atomically(
-                {
-                    "weights": {k: v.clone() for k, v in unet.state_dict().items()},
-                    "widths": list(generator.WIDTHS),
-                    "psnr": running,
-                },
-                results[0],
-            )
-            save_atomically(
-                {
-                    "weights": {k: v.clone() for k, v in vae.state_dict().items()},
-                    "blocks": list(decoder.BLOCKS),
-                    "psnr": running,
-                },
-                results[1],
-            )
-            for average in averages:
-                average.swap()
-    return running
+    if not resume:
+        path.unlink(missing_ok=True)
+    unet, vae = generator.load(sources[0]).train().to(device), decoder.load(sources[1]).to(device)
+    art = composer or Composer(*load_art((PLACED, SMALL)))
+    batches = Batches(art, encoder or Encoder.load(), device=device)
+    both = Both(unet, vae, batches, batch or (8 if device == "cpu" else 128), rate)
+    loop.run(both, loop.budget(both, path, steps, minutes), path, seed)
+
+
+def load(path: Path | None = None) -> tuple[UNet2DConditionModel, AutoencoderTiny]:
+    """Both, as trained (averaged weights)."""
+    state = torch.load(path or CHECKPOINT, map_location="cpu", weights_only=True)["learner"]
+    unet, vae = generator.build(), decoder.build()
+    unet.load_state_dict(state["generator"]["weights"])
+    vae.load_state_dict(state["decoder"]["weights"])
+    return unet, vae

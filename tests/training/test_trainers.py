@@ -84,7 +84,7 @@ def test_cached_latents_are_the_encoders(
 ) -> None:
     """What the generator trains on is the encoding of the composed picture."""
     monkeypatch.setattr(latents, "WASH", 0.0)
-    drawn, targets = generator.Batches(composer, encoder, 0, several=0.6).draw(24)
+    drawn, targets = generator.Batches(composer, encoder, several=0.6).draw(24, np.random.default_rng(0))
     assert {len(target.group) for target in targets} >= {0, 2, 3, 4}
     composed = [composer.target(*each) for each in zip(targets, drawn.crops.tolist(), strict=True)]
     backgrounds = torch.from_numpy(latents.PALETTE[[target.background for target in targets]])
@@ -114,7 +114,7 @@ def test_every_trainer_and_the_export(
 ) -> None:
     """Train all parts for a moment, resume one, assemble, save, load, draw."""
     monkeypatch.setattr(generator, "WIDTHS", (32, 32, 64, 64, 64))
-    for module in (generator, decoder, text, vae_encoder):
+    for module in (generator, decoder, text, vae_encoder, sharpen):
         monkeypatch.setattr(module, "CHECKPOINT", tmp_path / f"{module.__name__}.pt")
         monkeypatch.setattr(module, "SHIPPED", tmp_path / "nothing", raising=False)
     monkeypatch.setattr(text, "TOKENIZER", tmp_path / "tokenizer")
@@ -122,17 +122,17 @@ def test_every_trainer_and_the_export(
     parts = {"composer": composer, "encoder": encoder}
 
     text.train(MOMENT, batch=8, path=text.CHECKPOINT)
-    decoder.train(MOMENT, batch=2, edge=64, path=decoder.CHECKPOINT, **parts)
-    generator.train(MOMENT, batch=2, path=generator.CHECKPOINT, **parts)
-    generator.train(2 * MOMENT, batch=2, path=generator.CHECKPOINT, **parts)
-    sharp = tmp_path / "g.pt", tmp_path / "d.pt"
-    sharpen.train(MOMENT, batch=2, sources=(generator.CHECKPOINT, decoder.CHECKPOINT), results=sharp, **parts)
+    decoder.train(steps=1, batch=2, edge=64, path=decoder.CHECKPOINT, **parts)
+    for steps in (1, 2):  # the second goes on from the first
+        generator.train(steps=steps, batch=2, path=generator.CHECKPOINT, **parts)
+    sharpen.train(
+        steps=1, batch=2, sources=(generator.CHECKPOINT, decoder.CHECKPOINT), path=sharpen.CHECKPOINT, **parts
+    )
     vae_encoder.train(
-        MOMENT, batch=2, edge=64, path=vae_encoder.CHECKPOINT, composer=composer, linear=encoder
+        steps=1, batch=2, edge=64, path=vae_encoder.CHECKPOINT, composer=composer, linear=encoder
     )
 
-    monkeypatch.setattr(export.decoder, "CHECKPOINT", decoder.CHECKPOINT)
-    pipeline = export.assemble(sharp=False)
+    pipeline = export.assemble()
     export.save(pipeline, tmp_path / "model")
     size = export.swap(tmp_path / "model", tmp_path / "shipped")
     assert size < export.LIMIT
