@@ -33,34 +33,35 @@ commands of the study of distillation (README.md), in order; they count --steps 
   dmd2       DMD2's student of it
   ablation   measure all of them that are there (--only NAME: some), side by side
 
-Each trainer writes a checkpoint every few minutes into training/work/ and goes on from it when run again; without a
-checkpoint it starts from the shipped weights, at a lower learning rate, unless --scratch is given. --minutes is the
-trainer's whole budget of active time: a checkpoint that has used up 20 of 60 minutes runs for 40 more, and
-pauses of
-the process do not count. Two one-thread trainers side by side get more done than one with two threads.
+Each trainer draws its curves and sheets beside its checkpoint in training/work/ and goes on from that when run
+again; without one it starts from the shipped weights, at a lower learning rate, unless --scratch is given. Schedules
+count steps: --steps says how many, or --minutes, which are measured and told as steps at the start; the same steps
+and threads make the same weights on a CPU. On an NVIDIA card everything is compiled, in large batches, and `all`
+takes 25 minutes. On a CPU two one-thread trainers side by side get more done than one with two threads.
 """
 SHARES = {"text": 0.15, "decoder": 0.2, "generator": 0.5, "sharpen": 0.12, "encoder": 0.03}
 STUDY = ("judge", "teacher", "add", "dmd2", "ablation")
 Losses = Literal["both", "adversarial", "distillation", "regression"]
-DEFAULTS = {"text": 20.0, "decoder": 30.0, "generator": 60.0, "sharpen": 15.0, "encoder": 5.0}
+TOTAL = {"cpu": 130.0, "cuda": 25.0}
+"""Minutes of `all`."""
 
 
-def run(command: str, minutes: float, device: str, scratch: bool, batch: int | None) -> None:
+def run(
+    command: str, minutes: float, steps: int | None, device: str, scratch: bool, batch: int | None
+) -> None:
     """One trainer."""
     from training import decoder, encoder, generator, sharpen, text
 
-    size: dict[str, Any] = {} if batch is None else {"batch": batch}
-    match command:
-        case "text":
-            text.train(minutes, resume=not scratch, device=device, **size)
-        case "decoder":
-            decoder.train(minutes, resume=not scratch, device=device, **size)
-        case "generator":
-            generator.train(minutes, resume=not scratch, device=device, **size)
-        case "sharpen":
-            sharpen.train(minutes, device=device, **size)
-        case "encoder":
-            encoder.train(minutes, **size)
+    if command == "text":
+        text.train(minutes, resume=not scratch, device=device, **({} if batch is None else {"batch": batch}))
+        return
+    trainers = {
+        "decoder": decoder.train,
+        "generator": generator.train,
+        "sharpen": sharpen.train,
+        "encoder": encoder.train,
+    }
+    trainers[command](minutes, steps, batch, device=device, resume=not scratch)
 
 
 def study(command: str, steps: int | None, losses: Losses, only: str) -> None:
@@ -92,14 +93,14 @@ def main() -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "command", choices=["data", *DEFAULTS, "export", "evaluate", "all", "examine", *STUDY]
-    )
+    parser.add_argument("command", choices=["data", *SHARES, "export", "evaluate", "all", "examine", *STUDY])
     parser.add_argument(
         "--minutes", type=float, help="active minutes (default: see above; for `all` their sum)"
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps for the networks (default: cpu)")
+    parser.add_argument(
+        "--device", default="auto", help="cpu or cuda for the networks (default: cuda if it is there)"
+    )
     parser.add_argument("--batch", type=int, help="batch size (default: the trainer's own)")
     parser.add_argument("--scratch", action="store_true", help="ignore checkpoints and shipped weights")
     parser.add_argument("--force", action="store_true", help="export even if the judge says that it is worse")
@@ -108,7 +109,7 @@ def main() -> None:
         "--folder", type=Path, help="evaluate: the pipeline's folder (default: the shipped one)"
     )
     parser.add_argument("--out", type=Path, help="evaluate: where figures and sheets go")
-    parser.add_argument("--steps", type=int, help="of the study's trainers (default: the trainer's own)")
+    parser.add_argument("--steps", type=int, help="a trainer's steps, in place of minutes")
     parser.add_argument("--losses", choices=get_args(Losses), default="both", help="add: what it learns from")
     parser.add_argument(
         "--only", default="", help="ablation: rows whose name holds one of these, with commas"
@@ -125,12 +126,16 @@ def main() -> None:
     if args.command in ("data", "all"):
         data.prepare()
         latents.fit()
-    if args.command in DEFAULTS:
-        run(args.command, args.minutes or DEFAULTS[args.command], args.device, args.scratch, args.batch)
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    whole = TOTAL.get(device, TOTAL["cpu"])
+    if args.command in SHARES:
+        minutes = args.minutes or whole * SHARES[args.command]
+        run(args.command, minutes, args.steps, device, args.scratch, args.batch)
     if args.command == "all":
-        total = args.minutes or sum(DEFAULTS.values())
         for command, share in SHARES.items():
-            run(command, total * share, args.device, args.scratch, None)
+            run(command, (args.minutes or whole) * share, None, device, args.scratch, None)
     if args.command in ("export", "all"):
         export.export(quick=args.quick, force=args.force)
     if args.command in STUDY:
