@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,10 +35,10 @@ commands of the study of distillation (README.md), in order; they count --steps 
   ablation   measure all of them that are there (--only NAME: some), side by side
 
 Each trainer draws its curves and sheets beside its checkpoint in training/work/ and goes on from that when run
-again; without one it starts from the shipped weights, at a lower learning rate, unless --scratch is given. Schedules
-count steps: --steps says how many, or --minutes, which are measured and told as steps at the start; the same steps
-and threads make the same weights on a CPU. On an NVIDIA card everything is compiled, in large batches, and `all`
-takes 25 minutes. On a CPU two one-thread trainers side by side get more done than one with two threads.
+again; without one it starts from the shipped weights, at a lower learning rate, unless --scratch is given.
+Schedules count steps: --steps says how many, or --minutes, which are measured and told as steps at the start; the
+same steps and threads make the same weights on a CPU. On an NVIDIA card everything is compiled, in large batches,
+and `all` takes 25 minutes. On a CPU two one-thread trainers side by side get more done than one with two threads.
 """
 SHARES = {"text": 0.15, "decoder": 0.2, "generator": 0.5, "sharpen": 0.12, "encoder": 0.03}
 STUDY = ("judge", "teacher", "add", "dmd2", "ablation")
@@ -53,9 +54,9 @@ def run(
     from training import decoder, encoder, generator, sharpen, text
 
     if command == "text":
-        text.train(minutes, resume=not scratch, device=device, **({} if batch is None else {"batch": batch}))
+        text.train(minutes, batch or 256, resume=not scratch, device=device)
         return
-    trainers = {
+    trainers: dict[str, Callable[..., None]] = {
         "decoder": decoder.train,
         "generator": generator.train,
         "sharpen": sharpen.train,
