@@ -12,6 +12,7 @@ import { isBlank, OnestrokeStream } from "./onestroke.js";
 import { Strip } from "./strip.js";
 import { Stroke } from "./stroke.js";
 import { Takeaway } from "./takeaway.js";
+import { Underlay } from "./underlay.js";
 import { Voice } from "./voice.js";
 
 /** A pause in typing, in ms: now the picture is worth keeping, naming and putting into the address. */
@@ -25,6 +26,7 @@ const stream = new OnestrokeStream();
 const easel = new Easel(part("picture"));
 const stroke = new Stroke(part("stroke"), words);
 const controls = new Controls(part("controls"));
+const underlay = new Underlay(part("controls"), stream);
 const voice = new Voice(part("notice"), part("announcer"));
 const takeaway = new Takeaway(part, voice, askForKey(stream, part));
 const strip = new Strip(part("strip"), bringBack);
@@ -53,7 +55,8 @@ function draw(at = performance.now()) {
     stream.cancel();
     voice.say("error", `At most ${maxChars} characters; these are ${[...prompt].length}.`);
   } else {
-    stream.type(prompt, { ...controls.options, at });
+    const { options } = controls;
+    stream.type(prompt, { ...options, ...underlay.options(options.steps), at });
   }
   pauseSoon();
   refresh();
@@ -203,6 +206,7 @@ stream.addEventListener("ready", ({ detail: { models, limits } }) => {
   maxChars = limits?.max_prompt_chars ?? Infinity;
   const before = JSON.stringify(controls.options);
   controls.offer(models, wanted);
+  underlay.offer(controls.model, limits);
   wanted = {};
   // What was typed before the model was known may have asked for steps that it does not have.
   if (JSON.stringify(controls.options) !== before) draw(lastKey);
@@ -210,9 +214,9 @@ stream.addEventListener("ready", ({ detail: { models, limits } }) => {
   refresh();
 });
 
-stream.addEventListener("failed", ({ detail: { message, seq, retrying } }) => {
+stream.addEventListener("failed", ({ detail: { message, seq, id, retrying } }) => {
   if (seq !== undefined && seq !== stream.seq) return; // it has been typed over since
-  refused = seq ?? refused;
+  refused = seq ?? (id === undefined ? refused : stream.seq); // a picture's refusal stands until the next key
   voice.say("error", retrying ? `${message} Trying again.` : message);
   refresh();
 });
@@ -232,7 +236,24 @@ words.addEventListener("keydown", (event) => {
 
 controls.addEventListener("change", () => draw());
 controls.addEventListener("dice", anotherTake);
-controls.addEventListener("model", () => showModel(controls.model, part));
+controls.addEventListener("model", () => {
+  showModel(controls.model, part);
+  underlay.offer(controls.model);
+  if (underlay.on) suitSteps();
+});
+
+underlay.addEventListener("change", () => {
+  suitSteps();
+  draw();
+});
+
+/** Muse edits a picture in many small steps, and draws one from words in few. */
+function suitSteps() {
+  const { family, default_steps: few, max_steps: many } = controls.model;
+  if (family === "muse") controls.restore({ steps: underlay.on ? many : few });
+}
+
+underlay.addEventListener("broken", ({ detail: message }) => voice.say("error", message));
 
 controls.addEventListener("invalid", ({ detail: message }) => {
   if (message) voice.say("error", message);

@@ -10,6 +10,7 @@
  * @property {number} steps
  * @property {number} width
  * @property {number} height
+ * @property {import("./onestroke.js").TypeOptions} [options] what it was asked for with
  */
 
 export class Easel {

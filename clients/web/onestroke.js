@@ -74,6 +74,7 @@
  * @property {boolean} truncated the prompt was longer than the model reads, and was cut
  * @property {boolean} latest nothing newer has been typed
  * @property {number} typedAt when its key was pressed, on the clock of performance.now()
+ * @property {TypeOptions|undefined} options what it was asked for with, unless that was 64 keys ago
  * @property {number|undefined} latency ms from the key to here; undefined when sent again after a break
  * @property {Blob} blob the encoded picture, with its content type
  * @property {object} header the server's header as it came, with its timings and batch size
@@ -106,8 +107,8 @@ const HEALTHY_AFTER = 5_000;
 const DRAIN_PATIENCE = 3_000;
 /** An overloaded server is asked again this often for the same words, then the person has to press a key. */
 const MAX_RESENDS = 5;
-/** Keystroke times kept for the latency; pictures come back within a few keys or not at all. */
-const MAX_KEY_TIMES = 64;
+/** Keys remembered until their pictures come; they come within a few keys or not at all. */
+const MAX_KEYS = 64;
 
 /** An error of the server's or of the wire, with a stable `code`. */
 export class OnestrokeError extends Error {
@@ -186,7 +187,8 @@ export class OnestrokeStream extends EventTarget {
   /** The newest seq sent on this socket. */ #sent = 0;
   /** The newest seq shown or cancelled: nothing at or below it is delivered. */ #floor = 0;
   /** The newest seq that failed for good: nothing more is expected of it. */ #failed = 0;
-  /** @type {Map<number, number>} */ #keyTimes = new Map();
+  /** When each key was pressed, and with which options. @type {Map<number, {at: number, options: TypeOptions}>} */
+  #keys = new Map();
   #resends = 0;
   #frame = 0;
   /** Those to type over, by id. @type {Map<string, Blob>} */ #pictures = new Map();
@@ -277,7 +279,7 @@ export class OnestrokeStream extends EventTarget {
     if (this.#awaiting) this.#send({ type: "cancel", seq: this.#sent });
     this.#floor = this.#latest.seq;
     this.#latest = null;
-    this.#keyTimes.clear();
+    this.#keys.clear();
     this.#forgetTimer("resend");
   }
 
@@ -310,8 +312,8 @@ export class OnestrokeStream extends EventTarget {
   #take(prompt, options, at) {
     const seq = ++this.#seq;
     this.#latest = { seq, prompt, options };
-    this.#keyTimes.set(seq, at);
-    if (this.#keyTimes.size > MAX_KEY_TIMES) this.#keyTimes.delete(this.#keyTimes.keys().next().value);
+    this.#keys.set(seq, { at, options });
+    if (this.#keys.size > MAX_KEYS) this.#keys.delete(this.#keys.keys().next().value);
     if (!this.#frame) this.#flush();
     return seq;
   }
@@ -486,8 +488,8 @@ export class OnestrokeStream extends EventTarget {
     this.#floor = seq;
     this.#resends = 0;
     if (this.#latest?.options.seed === undefined) this.#seed ??= seed;
-    const typedAt = this.#keyTimes.get(seq);
-    for (const earlier of this.#keyTimes.keys()) if (earlier <= seq) this.#keyTimes.delete(earlier);
+    const { at: typedAt, options } = this.#keys.get(seq) ?? {};
+    for (const earlier of this.#keys.keys()) if (earlier <= seq) this.#keys.delete(earlier);
     this.#emit("image", {
       seq,
       prompt: header.prompt,
@@ -499,6 +501,7 @@ export class OnestrokeStream extends EventTarget {
       truncated: header.truncated === true,
       latest: !this.lagging,
       typedAt,
+      options,
       latency: typedAt === undefined ? undefined : performance.now() - typedAt,
       blob: new Blob([bytes], { type: header.content_type }),
       header,
@@ -531,7 +534,7 @@ export class OnestrokeStream extends EventTarget {
   #resend() {
     if (!this.lagging) return;
     const { prompt, options, seq } = this.#latest;
-    this.#take(prompt, options, this.#keyTimes.get(seq) ?? performance.now());
+    this.#take(prompt, options, this.#keys.get(seq)?.at ?? performance.now());
   }
 
   #onDraining() {

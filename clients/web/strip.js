@@ -90,4 +90,6 @@ export class Strip {
 }
 
 const sameRequest = (a, b) =>
-  a.model === b.model && a.prompt === b.prompt && a.seed === b.seed && a.steps === b.steps && a.width === b.width && a.height === b.height;
+  ["model", "prompt", "seed", "steps", "width", "height"].every((name) => a[name] === b[name]) &&
+  a.options?.image === b.options?.image &&
+  a.options?.strength === b.options?.strength;

@@ -31,7 +31,8 @@ export class Takeaway {
   offer(sheet) {
     if (this.#offer) URL.revokeObjectURL(this.#download.href);
     this.#offer = sheet;
-    for (const button of this.#buttons) button.disabled = !sheet;
+    // What was drawn over a picture cannot be drawn again by an address.
+    for (const button of this.#buttons) button.disabled = !sheet || Boolean(sheet.options?.image);
     if (sheet) {
       this.#download.href = URL.createObjectURL(sheet.blob);
       this.#download.download = fileName(sheet);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import time
@@ -11,8 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from PIL import Image
 
-from tests.browser.fake_server import MODEL, FakeServer, colour
+from tests.browser.fake_server import MODEL, FakeServer, colour, draw
+from tests.browser.test_stream import until
 
 pytestmark = pytest.mark.browser
 
@@ -601,6 +604,93 @@ def test_a_licence_address_that_is_no_web_page_is_not_linked(open_page: OpenPage
     page = connected(open_page())
     assert page.locator("#licence a").count() == 0
     assert page.locator("#model").inner_text() == "embedded <b>bold</b>"
+
+
+# Drawing over a picture
+
+PHOTO = {"name": "photo.png", "mimeType": "image/png", "buffer": draw("photo", 1, (64, 48), "png")}
+READS: dict[str, Any] = {**MODEL, "reads_pictures": True, "family": "sd"}
+DROP = """async ([bytes, name]) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+  document.getElementById("mount").dispatchEvent(
+    new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }),
+  );
+}"""
+
+
+def test_a_chosen_picture_is_drawn_over_until_it_is_taken_away(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.behave(model=READS)
+    page = connected(open_page())
+    type_words(page, "cat")
+    shows(page, "cat")
+    assert not page.get_by_label("Strength").is_visible()
+    page.get_by_label("Draw over").set_input_files(PHOTO)
+    page.get_by_alt_text("The picture that is drawn over").wait_for()
+    page.wait_for_function("() => document.getElementById('copy-link').disabled")
+    sent = next(message for message in fake.received if message["type"] == "image")
+    assert sent["data"] == PHOTO["buffer"]
+    drawn = fake.generates()[-1]
+    assert (drawn["image"], drawn["strength"], drawn["steps"]) == (sent["id"], 0.6, 2)
+    page.get_by_label("Strength").fill("0.2")
+    until(lambda: (fake.generates()[-1]["strength"], fake.generates()[-1]["steps"]) == (0.2, 5))
+    page.get_by_role("button", name="Take the picture away").click()
+    page.wait_for_function("() => !document.getElementById('copy-link').disabled")
+    assert {"type": "forget", "id": sent["id"]} in fake.received
+    assert "image" not in fake.generates()[-1]
+    assert not page.get_by_label("Strength").is_visible()
+
+
+def test_a_picture_may_be_dropped_and_muse_takes_its_many_steps(
+    open_page: OpenPage, fake: FakeServer
+) -> None:
+    muse = READS | {"name": "muse", "family": "muse", "default_steps": 12, "max_steps": 100}
+    fake.behave(model=READS, others=(muse,))
+    page = connected(open_page())
+    type_words(page, "cat")
+    page.evaluate(DROP, [list(PHOTO["buffer"]), "photo.png"])
+    page.get_by_alt_text("The picture that is drawn over").wait_for()
+    page.wait_for_function("() => document.getElementById('copy-link').disabled")
+    page.get_by_label("Model").select_option("muse")
+    until(lambda: fake.generates()[-1]["model"] == "muse")
+    drawn = fake.generates()[-1]
+    assert (drawn["image"], drawn["steps"], "strength" in drawn) == ("picture-1", 100, False)
+    assert not page.get_by_label("Strength").is_visible()
+
+
+def test_what_is_no_picture_and_what_the_server_does_not_take_is_said(
+    open_page: OpenPage, fake: FakeServer
+) -> None:
+    fake.behave(model=READS)
+    page = connected(open_page())
+    type_words(page, "cat")
+    shows(page, "cat")
+    notice = page.locator("#notice")
+    page.get_by_label("Draw over").set_input_files(
+        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    )
+    page.wait_for_function("() => document.getElementById('notice').textContent")
+    assert "notes.txt is no picture" in notice.inner_text()
+    fake.behave(errors=[{"code": "invalid_request", "message": "image is broken", "field": "image"}])
+    page.get_by_label("Draw over").set_input_files(PHOTO)
+    page.wait_for_function("() => document.getElementById('notice').textContent === 'image is broken'")
+    assert not page.get_by_alt_text("The picture that is drawn over").is_visible()
+    until(lambda: "image" not in fake.generates()[-1])
+    page.wait_for_timeout(100)  # its picture comes, and does not wipe the words away
+    assert notice.inner_text() == "image is broken"
+
+
+def test_a_picture_that_is_too_large_is_made_smaller(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.behave(model=READS, limits={"max_picture_bytes": 10})
+    page = connected(open_page())
+    page.get_by_label("Draw over").set_input_files({**PHOTO, "buffer": draw("photo", 1, (2048, 512), "png")})
+    page.get_by_alt_text("The picture that is drawn over").wait_for()
+    sent = next(message for message in fake.received if message["type"] == "image")
+    assert Image.open(io.BytesIO(sent["data"])).size == (1024, 256)
+
+
+def test_a_model_that_starts_from_no_picture_offers_none(page: Any) -> None:
+    assert not page.get_by_label("Draw over").is_visible()
 
 
 # For every eye, ear and hand
