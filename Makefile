@@ -21,7 +21,7 @@ BUILD := $(if $(filter auto,$(TORCH)),$(if $(NVIDIA),cuda,cpu),$(TORCH))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-gpu bench-sdxl-cpu train eval-model eval-fid eval-clip browser \
+.PHONY: help install install-dev serve test test-fast test-gpu lint format types bench bench-gpu bench-sdxl-cpu train train-muse eval-model eval-fid eval-clip browser \
   wheel clean install-ray docker check-docker trial-docker trial-rolling trial-ray haproxy promtool
 
 help:  ## Show this help
@@ -61,6 +61,11 @@ bench-gpu: install-dev  ## A card: PART=ours, peers or server, each under ten mi
 
 train: install-dev  ## Train the embedded model (ARGS="--minutes 60"; resumes, warm-starts)
 	$(BIN)/python -m training all $(ARGS)
+
+train-muse: install-dev  ## Train a small Muse into training/work/muse/model (on a GPU where there is one; resumes)
+	$(BIN)/python -m training data
+	$(BIN)/python -m training muse $(ARGS)
+	$(BIN)/python -m training muse-sheets
 
 eval-model: install-dev  ## Examine the embedded model by a judge trained apart (trained first, ten minutes, once)
 	$(BIN)/python -m training judge

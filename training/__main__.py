@@ -26,6 +26,10 @@ commands, in the order of `all`:
   evaluate   judge the shipped weights: figures and contact sheets
   all        everything above, dividing --minutes between the trainers
 
+a Muse of our own (README.md); ships nothing:
+  muse         its image tokens, its masked transformer, its super-resolution, in a folder (needs `data`)
+  muse-sheets  what that folder draws, and figures
+
 commands of the study of distillation (README.md), in order; they count --steps and ship nothing:
   judge      train the judge, on other art than the generator's; then its own accuracy
   examine    what that judge says of the shipped weights; fails where a needed goal is missed
@@ -42,6 +46,7 @@ and `all` takes 25 minutes. On a CPU two one-thread trainers side by side get mo
 """
 SHARES = {"text": 0.15, "decoder": 0.2, "generator": 0.5, "sharpen": 0.12, "encoder": 0.03}
 STUDY = ("judge", "teacher", "add", "dmd2", "ablation")
+MUSE = ("muse", "muse-sheets")
 Losses = Literal["both", "adversarial", "distillation", "regression"]
 TOTAL = {"cpu": 130.0, "cuda": 25.0}
 """Minutes of `all`."""
@@ -87,6 +92,16 @@ def study(command: str, steps: int | None, losses: Losses, only: str) -> None:
             print((ablation.OUT / "table.md").read_text())
 
 
+def own_muse(command: str, device: str, folder: Path | None, out: Path | None) -> None:
+    """Train Muse into a folder, or draw with what is in one."""
+    from training.muse import export, sheets
+
+    if command == "muse":
+        export.train(device, folder=folder or export.FOLDER)
+    else:
+        print(json.dumps(sheets.run(folder or export.FOLDER, out or sheets.OUT), indent=1))
+
+
 def main() -> None:
     """Parse the command line and do what it says."""
     parser = argparse.ArgumentParser(
@@ -94,7 +109,9 @@ def main() -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["data", *SHARES, "export", "evaluate", "all", "examine", *STUDY])
+    parser.add_argument(
+        "command", choices=["data", *SHARES, "export", "evaluate", "all", "examine", *MUSE, *STUDY]
+    )
     parser.add_argument(
         "--minutes", type=float, help="active minutes (default: see above; for `all` their sum)"
     )
@@ -107,9 +124,11 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="export even if the judge says that it is worse")
     parser.add_argument("--quick", action="store_true", help="judge on a quarter of the pictures")
     parser.add_argument(
-        "--folder", type=Path, help="evaluate: the pipeline's folder (default: the shipped one)"
+        "--folder",
+        type=Path,
+        help="evaluate: the pipeline's folder (default: the shipped one); muse: its own",
     )
-    parser.add_argument("--out", type=Path, help="evaluate: where figures and sheets go")
+    parser.add_argument("--out", type=Path, help="evaluate, muse-sheets: where figures and sheets go")
     parser.add_argument("--steps", type=int, help="a trainer's steps, in place of minutes")
     parser.add_argument("--losses", choices=get_args(Losses), default="both", help="add: what it learns from")
     parser.add_argument(
@@ -139,6 +158,8 @@ def main() -> None:
             run(command, (args.minutes or whole) * share, None, device, args.scratch, None)
     if args.command in ("export", "all"):
         export.export(quick=args.quick, force=args.force)
+    if args.command in MUSE:
+        own_muse(args.command, device, args.folder, args.out)
     if args.command in STUDY:
         study(args.command, args.steps, args.losses, args.only)
     if args.command == "examine":
