@@ -1,9 +1,10 @@
 """The text encoder: CLIP's architecture, small, taught to say what `grammar.parse` says, as a code.
 
-Its input is a byte-pair vocabulary of its own, trained on captions and their beginnings. Its output, the pooled and
-projected embedding of the last token, is the code of `codes.encode`; the generator sees nothing else of the prompt.
-`StableDiffusionXLPipeline` asks for a second text encoder, whose states the generator ignores: it is the smallest
-that can be built.
+Its input is a byte-pair vocabulary of its own, trained on captions and their beginnings. It says two things. Its
+pooled and projected embedding is the code of `codes.encode`. Its hidden states before the last layer, at the last
+four positions, are `codes.slots`, one for each thing of a group: diffusers pads a text to its full length, so these
+positions are always there. `StableDiffusionXLPipeline` asks for another text encoder beside it: that one is not
+trained, and only marks the four positions for the generator's cross-attention.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from training import codes
 from training.captions import Captions
 from training.codes import Target
-from training.concepts import COLOUR_NAMES, CONCEPTS
+from training.concepts import COLOUR_NAMES
 from training.optim import Average, Clock, Muon, cosine, same_shapes, save_atomically
 from training.paths import SHIPPED, WORK
 
 CHECKPOINT = WORK / "text.pt"
 TOKENIZER = WORK / "tokenizer"
 MERGES = 1200
-LENGTH = 64
-"""Longest prompt in tokens, its two end marks included."""
+LENGTH = 32
+"""Longest prompt in tokens, its two end marks included; the last four positions also hold the slots."""
+LAYERS = 4
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 SHARPNESS = 14.0
 """Scale from code entries to logits."""
@@ -70,9 +72,9 @@ def load_tokenizer() -> CLIPTokenizer:
     """The trained tokenizer: the scratch folder's, else the shipped one, else one trained now."""
     if not (TOKENIZER / "tokenizer.json").exists():
         if (SHIPPED / "tokenizer_2" / "tokenizer.json").exists():
-            return CLIPTokenizer.from_pretrained(SHIPPED / "tokenizer_2")
+            return CLIPTokenizer.from_pretrained(SHIPPED / "tokenizer_2", model_max_length=LENGTH)
         train_tokenizer().save_pretrained(TOKENIZER)
-    return CLIPTokenizer.from_pretrained(TOKENIZER)
+    return CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=LENGTH)
 
 
 def config(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int) -> CLIPTextConfig:
@@ -93,15 +95,21 @@ def config(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int) -> CLI
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
-    """The untrained encoder, about 1.7 M parameters."""
+    """The untrained encoder, about 2.2 M parameters."""
     torch.manual_seed(0)
-    return CLIPTextModelWithProjection(config(tokenizer, width=192, layers=3, heads=6))
+    return CLIPTextModelWithProjection(config(tokenizer, width=codes.WIDTH, layers=LAYERS, heads=6))
 
 
+@torch.no_grad()
 def build_idle(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """The first encoder that the pipeline's format asks for and the generator does not listen to."""
+    """The first encoder that the pipeline's format asks for: a mark at each slot's position, zero at all others."""
     torch.manual_seed(0)
-    return CLIPTextModel(config(tokenizer, width=32, layers=1, heads=1))
+    model = CLIPTextModel(config(tokenizer, width=codes.IDLE, layers=1, heads=1))
+    embeddings = model.text_model.embeddings if hasattr(model, "text_model") else model.embeddings
+    embeddings.token_embedding.weight.zero_()
+    embeddings.position_embedding.weight.zero_()
+    embeddings.position_embedding.weight[-codes.SLOTS :, : codes.SLOTS] = codes.FLAG * torch.eye(codes.SLOTS)
+    return model
 
 
 def tokens(tokenizer: CLIPTokenizer, texts: list[str], full: bool = False) -> Tensor:
@@ -111,46 +119,89 @@ def tokens(tokenizer: CLIPTokenizer, texts: list[str], full: bool = False) -> Te
     return torch.as_tensor(ids)
 
 
-def labels(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) classes: concept (the last is none), recolouring (the last is none), background."""
-    concept = [len(CONCEPTS) if t.concept is None else t.concept for t in targets]
-    colour = [len(COLOUR_NAMES) if t.colour is None else t.colour for t in targets]
-    return torch.tensor(concept), torch.tensor(colour), torch.tensor([t.background for t in targets])
+def class_of(index: int | None, classes: int) -> int:
+    """An index as a class, "none" being the last."""
+    return classes if index is None else index
+
+
+IGNORED = -100
+"""Cross-entropy's own word for a row without a class."""
 
 
 def code_loss(made: Tensor, targets: list[Target]) -> Tensor:
     """Cross-entropy per part of the code ("none" wins below one half), and the squared distance from the
-    exact code."""
-    concept, colour, background = labels(targets)
+    exact code, in which alone a group's things and colours are said."""
     none = made.new_full((len(made), 1), 0.5)
-    parts = (
-        (torch.cat([made[:, : codes.COLOUR_AT], none], 1), concept),
-        (torch.cat([made[:, codes.COLOUR_AT : codes.BACKGROUND_AT], none], 1), colour),
-        (made[:, codes.BACKGROUND_AT : codes.BACKGROUND_AT + len(COLOUR_NAMES)], background),
+    ends = (0, codes.COLOUR_AT, codes.BACKGROUND_AT, codes.LAYOUT_AT, codes.LAYOUT_AT + len(codes.LAYOUTS))
+    parts: tuple[list[int | None], ...] = (
+        [IGNORED if t.group else t.concept for t in targets],
+        [IGNORED if t.group else t.colour for t in targets],
+        [t.background for t in targets],
+        [codes.layout(t.group) for t in targets],
     )
-    entropy = sum((F.cross_entropy(SHARPNESS * logits, label) for logits, label in parts), made.new_zeros(()))
+    entropy = made.new_zeros(())
+    for start, end, said in zip(ends, ends[1:], parts, strict=False):
+        label = torch.tensor([class_of(index, end - start) for index in said])
+        logits = SHARPNESS * torch.cat([made[:, start:end], none], 1)
+        entropy = entropy + F.cross_entropy(logits, label, reduction="sum") / len(made)
     return entropy + 4 * (made - codes.encode(targets)).pow(2).sum(1).mean()
+
+
+def slot_loss(made: Tensor, targets: list[Target]) -> Tensor:
+    """The same of (B, 4, SLOT) slots: cross-entropy of thing, colour and place, and the squared distance."""
+    rows = [[*target.group, *[None] * (codes.SLOTS - len(target.group))] for target in targets]
+    flat = [placed for row in rows for placed in row]
+    thing, colour, place = torch.split(made.flatten(0, 1), [codes.THING, len(COLOUR_NAMES), codes.PLACES], 1)
+    full = 2 * float(
+        codes.PATTERNS[0].pow(2).sum()
+    )  # what a thing's own pattern scores; none scores half of it
+    parts = (
+        (2 * thing @ codes.PATTERNS.T, full, [placed and placed.concept for placed in flat]),
+        (SHARPNESS * colour, SHARPNESS, [placed and placed.colour for placed in flat]),
+        (SHARPNESS * place, SHARPNESS, [placed and placed.place for placed in flat]),
+    )
+    entropy = made.new_zeros(())
+    for logits, height, said in parts:
+        none = logits.new_full((len(logits), 1), height / 2)
+        label = torch.tensor([class_of(index, logits.shape[1]) for index in said])
+        entropy = entropy + F.cross_entropy(torch.cat([logits, none], 1), label)
+    return 2 * entropy + 0.5 * (made - codes.slots(targets)).pow(2).sum((1, 2)).mean()
+
+
+def read(model: CLIPTextModelWithProjection, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, CODE) pooled codes and (B, 4, SLOT) slots of texts at full length."""
+    said = model(ids, output_hidden_states=True)
+    return said.text_embeds.float(), said.hidden_states[-2][:, -codes.SLOTS :, : codes.SLOT].float()
 
 
 @torch.no_grad()
 def accuracy(
     model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, texts: list[str], targets: list[Target]
 ) -> dict[str, float]:
-    """Shares of captions read right: concept, recolouring, background, all of it; and the code's mean error."""
+    """Shares of captions read right: concept, recolouring, background, all of it; of those that mean a group, the
+    group; and the mean errors of codes and slots."""
     model.eval()
     right: Counter[str] = Counter()
-    error = 0.0
+    error = slot_error = 0.0
     for i in range(0, len(texts), 256):
-        made = model(tokens(tokenizer, texts[i : i + 256]).to(model.device)).text_embeds.float().cpu()
+        ids = tokens(tokenizer, texts[i : i + 256], full=True).to(model.device)
+        made, slots = (part.cpu() for part in read(model, ids))
         error += float((made - codes.encode(targets[i : i + 256])).pow(2).sum())
-        for seen, true in zip(codes.decode(made), targets[i : i + 256], strict=True):
+        slot_error += float((slots - codes.slots(targets[i : i + 256])).pow(2).sum())
+        for seen, true in zip(codes.decode(made, slots), targets[i : i + 256], strict=True):
             right["concept"] += seen.concept == true.concept
             right["colour"] += seen.colour == true.colour
             right["background"] += seen.background == true.background
+            right["group"] += bool(true.group) and seen.group == true.group
             right["all"] += seen == true
     model.train()
-    shares = {key: right[key] / len(texts) for key in ("concept", "colour", "background", "all")}
-    return {**shares, "code_error": math.sqrt(error / len(texts))}
+    groups = sum(bool(target.group) for target in targets)
+    return {
+        **{key: right[key] / len(texts) for key in ("concept", "colour", "background", "all")},
+        **({"group": right["group"] / groups} if groups else {}),
+        "code_error": math.sqrt(error / len(texts)),
+        "slot_error": math.sqrt(slot_error / len(texts)),
+    }
 
 
 def load(path: Path | None = None) -> CLIPTextModelWithProjection:
@@ -174,7 +225,7 @@ def shipped(model: CLIPTextModelWithProjection) -> bool:
 
 def train(
     minutes: float,
-    batch: int = 256,
+    batch: int = 128,
     seed: int = 0,
     path: Path = CHECKPOINT,
     resume: bool = True,
@@ -206,17 +257,23 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         step, clock, average.steps = state["step"], Clock(minutes, state["active"]), state["step"]
         print(f"resumed at step {step}", flush=True)
-    stream, held = Captions(1000 + seed + step), Captions(7).batch(2000)
+    stream, held = Captions(1000 + seed + step), Captions(7).batch(1000)
     saved, fraction, score, base, began = clock.active, clock.active / (60 * minutes), 0.0, clock.active, step
     while fraction < 1:
-        # Four batches at a time, sorted by length, so that little of a batch is padding.
+        # Four batches at a time, sorted by length, so that little of a batch is padding; only texts of a group, and
+        # some others, are read at full length, for the slots.
         texts, targets = stream.batch(4 * batch)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        whole = [bool(target.group) or stream.chance(0.3) for target in targets]
+        order = sorted(range(len(texts)), key=lambda i: (whole[i], len(texts[i])))
         for k in stream.rng.permutation(4):
             chosen = order[k * batch : (k + 1) * batch]
+            meant, full = [targets[i] for i in chosen], any(whole[i] for i in chosen)
+            ids = tokens(tokenizer, [texts[i] for i in chosen], full).to(device)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
-                made = model(tokens(tokenizer, [texts[i] for i in chosen]).to(device)).text_embeds
-            loss = code_loss(made.float().cpu(), [targets[i] for i in chosen])
+                made, slots = read(model, ids)
+            loss = code_loss(made.cpu(), meant)
+            if full:
+                loss = loss + slot_loss(slots.cpu(), meant)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)
             optimiser.step(cosine(fraction, step, warmup=100))
