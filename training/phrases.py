@@ -8,10 +8,12 @@ from functools import lru_cache
 from typing import Literal
 
 from training.codes import is_natural
-from training.concepts import COLOUR_NAMES, COLOUR_WORDS, CONCEPTS
+from training.concepts import COLOUR_NAMES, COLOUR_WORDS, CONCEPTS, INDEX
 from training.data import read_json
 from training.keywords import KEYWORDS
+from training.paths import HERE
 
+DISTILLED = HERE / "lexicon.tsv"
 Kind = Literal["thing", "mood", "colour", "function", "unknown"]
 
 _MOODS = """
@@ -83,7 +85,19 @@ def _lexicon() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
     return known, frozenset(several & known.keys())
 
 
+def _distilled() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
+    """Whole words that no list of ours holds, as `lexicon` found them, and their plurals."""
+    known: dict[str, tuple[Kind, int, int]] = {}
+    for line in DISTILLED.read_text().splitlines() if DISTILLED.exists() else ():
+        word, name, source = line.split("\t")
+        known[word] = ("thing" if source == "tree" else "mood", INDEX[name], 8000)
+    several = {plurals(word)[0]: entry for word, entry in known.items() if entry[0] == "thing"}
+    several = {form: entry for form, entry in several.items() if form not in known}
+    return {**known, **several}, frozenset(several)
+
+
 LEXICON, PLURALS = _lexicon()
+KINDS, KINDS_PLURALS = _distilled()
 LONGEST = max(len(phrase.split()) for phrase in LEXICON)
 """Words of the longest phrase."""
 
@@ -135,6 +149,8 @@ def look_up(word: str, unfinished: bool) -> tuple[Kind, int, int]:
     # "man" is a word of its own before it is the beginning of "mandarin"; "pump" may well become "pumpkin".
     if unfinished and word in prefixes and (prefixes[word][2] < 1000 or word not in words or len(word) < 3):
         return prefixes[word]
+    if word in KINDS:
+        return KINDS[word]
     if len(word) >= 4 and word not in words and word.isalpha():
         candidates = [LEXICON[w] for w in slips(word) if len(w) >= 4 and w in LEXICON]
         if not candidates and unfinished and len(word) >= 5 and word not in beginnings:
@@ -198,8 +214,8 @@ def split(prompt: str) -> list[Piece]:
         for n in range(min(LONGEST, len(words) - i), 0, -1):
             phrase = " ".join(w for w, _ in words[i : i + n])
             last = i + n == len(words)
-            if n > 1 and phrase in LEXICON:
-                entry = LEXICON[phrase]
+            if n > 1 and (phrase in LEXICON or phrase in KINDS):
+                entry = LEXICON.get(phrase) or KINDS[phrase]
             elif n > 1 and last and unfinished and phrase in _prefixes() and words[i][0] not in FUNCTION:
                 entry = _prefixes()[phrase]
                 # "red a" on the way to "red apple" is a phrase; "cat a" is not: its first word stands alone.

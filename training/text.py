@@ -32,7 +32,7 @@ TOKENIZER = WORK / "tokenizer"
 MERGES = 1200
 LENGTH = 32
 """Longest prompt in tokens, its two end marks included; the last four positions also hold the slots."""
-LAYERS = 4
+LAYERS = 5
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 SHARPNESS = 14.0
 """Scale from code entries to logits."""
@@ -148,7 +148,10 @@ def code_loss(made: Tensor, targets: list[Target]) -> Tensor:
 
 
 def slot_loss(made: Tensor, targets: list[Target]) -> Tensor:
-    """The same of (B, 4, SLOT) slots: cross-entropy of thing, colour and place, and the squared distance."""
+    """The same of (B, 4, SLOT) slots: cross-entropy of thing, colour and place; the distance from what is exact.
+
+    It is squared only when small: far off, at first, its square would drown all else.
+    """
     rows = [[*target.group, *[None] * (codes.SLOTS - len(target.group))] for target in targets]
     flat = [placed for row in rows for placed in row]
     thing, colour, place = torch.split(made.flatten(0, 1), [codes.THING, len(COLOUR_NAMES), codes.PLACES], 1)
@@ -165,7 +168,8 @@ def slot_loss(made: Tensor, targets: list[Target]) -> Tensor:
         none = logits.new_full((len(logits), 1), height / 2)
         label = torch.tensor([class_of(index, logits.shape[1]) for index in said])
         entropy = entropy + F.cross_entropy(torch.cat([logits, none], 1), label)
-    return 2 * entropy + 0.5 * (made - codes.slots(targets)).pow(2).sum((1, 2)).mean()
+    distance = (1 + (made - codes.slots(targets)).pow(2).sum(2)).sqrt() - 1
+    return 2 * entropy + 2 * distance.mean()
 
 
 def read(model: CLIPTextModelWithProjection, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,8 +246,8 @@ def train(
     model.to(device)
     optimiser = Muon(
         model.named_parameters(),
-        muon_rate=4e-3 * rate,
-        adam_rate=2e-3 * rate,
+        muon_rate=1.5e-3 * rate,  # slots are small numbers among the states: with more they drown in noise
+        adam_rate=1e-3 * rate,
         weight_decay=0.02,
         exclude=("embedding",),
     )
