@@ -60,7 +60,7 @@ def run(
     from training import decoder, encoder, generator, sharpen, text
 
     if command == "text":
-        text.train(minutes, batch or 256, resume=not scratch, device=device)
+        text.train(minutes, batch or 192, resume=not scratch, device=device)
         return
     trainers: dict[str, Callable[..., None]] = {
         "decoder": decoder.train,
