@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from training import codes, decoder, export, generator, latents, sharpen, text
+from training import codes, decoder, export, generator, latents, loop, sharpen, text
 from training import encoder as vae_encoder
 from training.latents import CHANNELS, Composer, Encoder
 from training.optim import Average, Clock, Muon, cosine, orthogonal
@@ -107,6 +109,61 @@ def test_later_steps_look_like_the_samplers() -> None:
     ours, level = process.later(x0, noise, int(sampler.timesteps[1]))
     assert float(sampler.sigmas[1]) == pytest.approx(level, rel=1e-2)
     assert float((stepped - x0).std()) == pytest.approx(float((ours - x0).std()), rel=0.1)
+
+
+def painter(composer: Composer, encoder: Encoder) -> generator.Painter:
+    """The generator's learner, tiny, from the same start every time."""
+    torch.manual_seed(1)
+    return generator.Painter(generator.build((32, 32, 64, 64, 64)), generator.Batches(composer, encoder), 2)
+
+
+def test_a_run_that_is_resumed_ends_with_the_same_weights(
+    tmp_path: Path, composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps draw their own chance: two in one go, or one and one; and the third is different."""
+    monkeypatch.setattr(loop, "AVERAGED", 1)
+    monkeypatch.setattr(loop, "plot", lambda *_: None)
+    monkeypatch.setattr(generator, "latest", lambda: None)
+    loop.run(painter(composer, encoder), 2, tmp_path / "whole.pt")
+    interrupted = painter(composer, encoder)
+    ordinary, steps = interrupted.step, iter(range(9))
+
+    def step(*given: Any) -> dict[str, float]:
+        if next(steps) == 1:
+            raise KeyboardInterrupt
+        return ordinary(*given)
+
+    monkeypatch.setattr(interrupted, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(interrupted, 2, tmp_path / "parts.pt", save_every=1)
+    for steps_in_all, alike in ((2, True), (3, False)):
+        loop.run(painter(composer, encoder), steps_in_all, tmp_path / "parts.pt")
+        whole, parts = (
+            torch.load(tmp_path / name, weights_only=True)["learner"]["live"]
+            for name in ("whole.pt", "parts.pt")
+        )
+        assert all(torch.equal(whole[name], parts[name]) for name in whole) == alike
+
+
+def test_minutes_are_told_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured without leaving a trace; what is given, or was begun with, comes first."""
+    now = itertools.count(0, 30.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
+    net = nn.Linear(16, 16)
+    before = net.weight.detach().clone()
+    fit = loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
+
+    def step(index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
+        fit.learn(net(torch.ones(2, 16)).square().mean(), index, fraction)
+        return {}
+
+    monkeypatch.setattr(fit, "step", step, raising=False)
+    learner: Any = fit
+    assert loop.budget(learner, tmp_path / "a.pt", None, minutes=3) == 6  # a step takes half a minute
+    assert torch.equal(net.weight, before)
+    assert loop.budget(learner, tmp_path / "a.pt", 17, minutes=3) == 17
+    loop.run(learner, 2, tmp_path / "a.pt")
+    assert loop.budget(learner, tmp_path / "a.pt", None, minutes=3) == 2
 
 
 def test_every_trainer_and_the_export(
