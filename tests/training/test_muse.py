@@ -211,3 +211,25 @@ def test_the_folder_draws_large_pictures_and_sheets_judge_them(folder: Path, wor
     assert not truth.recognised(truth(Target(THINGS[0], None, 3)), Target(THINGS[1], None, 3))
     plain = np.zeros((LARGE, LARGE, 3), np.uint8) + np.uint8(pictures.PALETTE[0] * 255)
     assert not truth.recognised(plain, Target(THINGS[0], None, 0))
+
+
+def test_every_sheet_is_drawn_and_figures_are_told(
+    folder: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheets, "STEPS", 2)
+    monkeypatch.setattr(sheets, "EDIT_STEPS", 2)
+    for name in ("PROMPTS", "CHANGES", "THINGS"):
+        monkeypatch.setattr(sheets, name, getattr(sheets, name)[:1])
+    report = sheets.run(folder, tmp_path, world.pictures)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(f"muse-{kind}.webp" for kind in ("text", "paint", "edit", "larger")),
+        "muse.json",
+    }
+    assert report["base, held-out backgrounds"]["thing"]["n"] == 2
+
+
+def test_a_learners_sheet_shows_what_it_draws(world: World, texts: Texts) -> None:
+    """Both stages: two seeds of eight prompts; the second below the true small pictures, twice as large."""
+    base, larger = (masked.Learner(s, masked.build(s, texts, TINY), world, texts) for s in masked.STAGES)
+    assert base.sheet().size == (8 * SMALL, 2 * SMALL)
+    assert larger.sheet().size == (8 * LARGE, 3 * LARGE)

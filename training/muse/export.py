@@ -6,6 +6,7 @@ at; `onestroke serve --model FOLDER` draws large pictures with it, and small one
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -40,11 +41,12 @@ def train(
 
 
 def write(vq: VQModel, base: nn.Module, larger: nn.Module, texts: Texts, folder: Path) -> None:
-    """The whole folder, in fp16."""
+    """The whole folder, in fp16; the networks stay as they are."""
+    vq, base, larger, encoder = copy.deepcopy((vq, base, larger, texts.encoder))
     pipeline = AmusedPipeline(
         vqvae=vq,
         tokenizer=texts.tokenizer,
-        text_encoder=texts.encoder,
+        text_encoder=encoder,
         transformer=base,
         scheduler=AmusedScheduler(mask_token_id=MASK),
     )

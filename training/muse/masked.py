@@ -23,10 +23,9 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from onestroke.pipelines.muse.sampling import Draws, Rule, steps_of, unmask
 from onestroke.pipelines.muse.super_resolution import SuperResolution
 from training.codes import Target
-from training.concepts import INDEX
 from training.loop import run
 from training.muse import codec
-from training.muse.pictures import LARGE, SMALL, Pictures, View, captions, sample, to_bytes
+from training.muse.pictures import LARGE, SMALL, THINGS, Pictures, View, captions, sample, to_bytes
 from training.optim import Average, Muon, cosine
 from training.paths import SHIPPED, WORK
 
@@ -223,10 +222,7 @@ class Learner:
 
     def sheet(self) -> Image.Image:
         """Eight prompts, two seeds each; the second stage from true small pictures, which stand above."""
-        things = [
-            INDEX[name] for name in ("cat", "apple", "rocket", "pizza", "ghost", "fish", "castle", "robot")
-        ]
-        views = [View(Target(thing, None, i)) for i, thing in enumerate(things)]
+        views = [View(Target(thing, None, i)) for i, thing in enumerate(THINGS[:8])]
         asked = [captions(view.target)[0] for view in views]
         self.average.swap()
         self.network.eval()

@@ -241,9 +241,9 @@ def _greyed(picture: Bytes, mask: NDArray[np.bool_]) -> Bytes:
     return np.where(mask[..., None], np.uint8(128), picture)
 
 
-def run(folder: Path = FOLDER, out: Path = OUT) -> dict[str, Any]:
+def run(folder: Path = FOLDER, out: Path = OUT, pictures: Pictures | None = None) -> dict[str, Any]:
     """All sheets and the figures into `out`; the figures."""
-    muse, truth = Muse(folder), Truth(Pictures())
+    muse, truth = Muse(folder), Truth(pictures or Pictures())
     out.mkdir(parents=True, exist_ok=True)
     text_sheet(muse, out)
     larger_sheet(muse, truth, out)
