@@ -258,6 +258,7 @@ class Captions:
         self.words = sorted(w for w in words if w.isalpha() and len(w) > 2)
         self.colours = sorted(COLOUR_WORDS)
         self.kinds = sorted(KINDS)
+        self.common = sorted(KINDS.keys() & english()[0]) or self.kinds
         self.keywords = [word for words in KEYWORDS.values() for word in words]
 
     def pick(self, options: tuple[str, ...] | list[str]) -> str:
@@ -274,7 +275,7 @@ class Captions:
         if kind < 0.12:
             return self.pick(self.keywords)
         if kind < 0.3:
-            return self.pick(self.kinds)
+            return self.pick(self.kinds if kind < 0.18 else self.common)
         concept = CONCEPTS[int(self.rng.integers(len(CONCEPTS)))]
         return concept.name if self.chance(0.45) else self.pick(concept.words)
 
