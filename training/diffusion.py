@@ -1,6 +1,6 @@
 """The small world in which a teacher and its students are compared, and its diffusion process.
 
-64 of the 120 things, in their own colours, on all backgrounds but the held-out ones. Unlike the shipped model's
+64 of the things, in their own colours, on all backgrounds but the held-out ones. Unlike the shipped model's
 world, a picture is *not* settled by prompt, crop and noise: each thing looks left or right by chance, and the
 wash of the background is drawn by itself. So there is a distribution to learn, and regression in one step can
 only draw the mean of it, both ways at once: what teachers, adversarial losses and score distillation are for.

@@ -13,6 +13,7 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
 
 from training import decoder, encoder, generator, loop, sharpen, text
+from training.concepts import CONCEPTS
 from training.paths import HERE, SHIPPED, WORK
 
 LIMIT = 30_000_000
@@ -75,9 +76,9 @@ def points(report: dict[str, Any]) -> float:
     parts = [report["on white"], report["held-out backgrounds"], report["held-out recolourings"]]
     shares: float = sum(part["concept"] + part["background"] for part in parts) / (2 * len(parts))
     shares += float(report["reading"]["fresh captions"]["all"])
-    shares += report.get("several things", {"concept": 0.0})["concept"]
+    shares += float(report.get("several things", {"concept": 0})["concept"])
     white = report["on white"]
-    return 50 * shares + float(white["psnr"]) + 0.1 * white["n"] * white["concept"]
+    return 50 * shares + float(white["psnr"]) + 0.1 * float(white["n"] * white["concept"])
 
 
 def export(quick: bool = False, force: bool = False, sharp: bool = True) -> None:
@@ -134,6 +135,7 @@ def card(report: dict[str, Any], folder: Path) -> str:
     return (
         (HERE / "card.md")
         .read_text()
+        .replace("{words}", str(sum(len(concept.words) for concept in CONCEPTS)))
         .replace("{pictures}", "\n".join(row(title, report[key]) for title, key in pictures))
         .replace("{readings}", "\n".join(f"| {k} | {p['n']} | {p['all']:.1%} |" for k, p in readings.items()))
         .replace("{keywords}", f"{report['reading']['keywords of one thing']['concept']:.0%}")

@@ -80,7 +80,7 @@ CATALOG: dict[str, ModelSpec] = {
             description="Onestroke's own small model: emoji-like things on coloured backgrounds, one step, any CPU",
             licence=Licence("Apache-2.0", commercial=True, url="https://www.apache.org/licenses/LICENSE-2.0"),
             crops=(-32, 0, 32),
-            limits="its 120 things and 12 backgrounds alone: no scenes, people, writing or two things at once",
+            limits="its 200 things, four at once at most, on 12 backgrounds: no scenes, people or writing",
             max_steps=8,
             variant=None,
             own_latents=True,
