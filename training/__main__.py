@@ -59,10 +59,8 @@ def run(
     """One trainer."""
     from training import decoder, encoder, generator, sharpen, text
 
-    if command == "text":
-        text.train(minutes, batch or 192, resume=not scratch, device=device)
-        return
-    trainers: dict[str, Callable[..., None]] = {
+    trainers: dict[str, Callable[..., object]] = {
+        "text": text.train,
         "decoder": decoder.train,
         "generator": generator.train,
         "sharpen": sharpen.train,

@@ -3,6 +3,7 @@ what each means."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -422,3 +423,16 @@ class Captions:
         """`size` captions with their meanings, a share of them plain."""
         texts = [self.plain() if plain and self.chance(plain) else self.caption() for _ in range(size)]
         return texts, [parse(text) for text in texts]
+
+
+@functools.cache
+def _stream() -> Captions:
+    """One for each process: it knows many words."""
+    return Captions(0)
+
+
+def write(seed: int, number: int, size: int, plain: float = 0.0) -> tuple[list[str], list[Target]]:
+    """`size` captions with their meanings: the same ones for the same seed and number, in any process."""
+    stream = _stream()
+    stream.rng = np.random.default_rng([seed, number])
+    return stream.batch(size, plain=plain)

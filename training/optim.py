@@ -1,9 +1,8 @@
-"""What all trainers share: the Muon optimiser, weight averaging, and a clock for schedules that forgives pauses."""
+"""What all trainers share: the Muon optimiser, weight averaging, the schedule."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -121,37 +120,6 @@ class Average:
             held = parameter.detach().clone()
             parameter.copy_(mean)
             mean.copy_(held)
-
-
-class Clock:
-    """Progress through a budget of minutes of *active* time.
-
-    A step that takes over five times its usual length was a pause (a stopped process, a busy machine): only
-    the usual
-    length counts, so a schedule stretches over pauses instead of skipping work.
-    """
-
-    def __init__(self, minutes: float, active: float = 0.0) -> None:
-        """`active` seconds have been spent already, for a resumed run."""
-        self.minutes, self.active, self.usual = minutes, active, 0.0
-        self.last = time.monotonic()
-        self.started = self.last
-
-    def tick(self) -> float:
-        """End a step; the fraction of the budget used, 1 or more when it is spent."""
-        now = time.monotonic()
-        length = now - self.last
-        if self.usual and length > 5 * self.usual:
-            length = self.usual
-        self.usual = length if not self.usual else 0.9 * self.usual + 0.1 * length
-        self.active += length
-        self.last = now
-        return self.active / (60 * self.minutes)
-
-    @property
-    def wall(self) -> float:
-        """Seconds since this process began, pauses included."""
-        return time.monotonic() - self.started
 
 
 def cosine(fraction: float, step: int, warmup: int = 50, floor: float = 0.02) -> float:

@@ -11,20 +11,25 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import os
 from collections import Counter
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
+from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from training import codes
-from training.captions import Captions
+from training import codes, loop
+from training.captions import Captions, write
 from training.codes import Target
 from training.concepts import COLOUR_NAMES
-from training.optim import Average, Clock, Muon, cosine, same_shapes, save_atomically
+from training.optim import Muon, same_shapes
 from training.paths import SHIPPED, WORK
 
 CHECKPOINT = WORK / "text.pt"
@@ -233,7 +238,7 @@ def accuracy(
 def load(path: Path | None = None) -> CLIPTextModelWithProjection:
     """The trained encoder (averaged weights)."""
     model = build(load_tokenizer())
-    model.load_state_dict(torch.load(path or CHECKPOINT, map_location="cpu", weights_only=True)["weights"])
+    model.load_state_dict(loop.weights(path or CHECKPOINT))
     return model.eval()
 
 
@@ -249,83 +254,105 @@ def shipped(model: CLIPTextModelWithProjection) -> bool:
     return True
 
 
+TOGETHER = 4
+"""Batches that are written at a time and sorted by length, so that little of a batch is padding."""
+
+
+class Writers:
+    """Heaps of captions with their meanings, by number and share of plain groups; for a card, written ahead."""
+
+    def __init__(self, size: int, seed: int, ahead: int) -> None:
+        """Heaps of `size`; `ahead` of them are written by other processes, none of them if it is 0."""
+        self.size, self.seed = size, seed
+        self.pool = ProcessPoolExecutor(ahead, multiprocessing.get_context("spawn")) if ahead else None
+        self.ahead, self.ordered = ahead, dict[int, Future[tuple[list[str], list[Target]]]]()
+
+    def heap(self, number: int, plain: float) -> tuple[list[str], list[Target]]:
+        """The same for the same number and share."""
+        if self.pool is None:
+            return write(self.seed, number, self.size, plain)
+        for other in range(number, number + self.ahead + 1):
+            if other not in self.ordered:
+                self.ordered[other] = self.pool.submit(write, self.seed, other, self.size, plain)
+        return self.ordered.pop(number).result()
+
+    def close(self) -> None:
+        """Send the other processes home."""
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+class Listener(loop.Fit):
+    """`loop.Learner` of the text encoder."""
+
+    def __init__(
+        self,
+        model: CLIPTextModelWithProjection,
+        tokenizer: CLIPTokenizer,
+        writers: Writers,
+        rate: float = 1.0,
+    ) -> None:
+        """`rate` is of the full learning rates."""
+        # Slots are small numbers among the states: at a higher rate they drown in noise.
+        optimiser = Muon(
+            model.named_parameters(),
+            muon_rate=1.5e-3 * rate,
+            adam_rate=1e-3 * rate,
+            weight_decay=0.02,
+            exclude=("embedding",),
+        )
+        super().__init__(model, optimiser)
+        self.model, self.tokenizer, self.writers = model, tokenizer, writers
+        self.heap: tuple[int, list[list[tuple[str, Target]]]] = (-1, [])
+
+    def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
+        """See `loop.Learner`. Plain groups come first, full length last."""
+        number, turn = divmod(index, TOGETHER)
+        if self.heap[0] != number:
+            begun = fraction * number * TOGETHER / max(index, 1)  # whichever step asks, after a pause too
+            written = self.writers.heap(number, plain=0.5 * max(0.0, 1 - 2 * begun))
+            pairs = sorted(zip(*written, strict=True), key=lambda pair: len(pair[0]))
+            share = len(pairs) // TOGETHER
+            batches = [pairs[i * share : (i + 1) * share] for i in range(TOGETHER)]
+            np.random.default_rng([number]).shuffle(batches)
+            self.heap = number, batches
+        texts, meant = zip(*self.heap[1][turn], strict=True)
+        ids = tokens(self.tokenizer, list(texts), full=fraction > CLOSE).to(self.model.device)
+        with torch.autocast(self.model.device.type, torch.bfloat16):
+            made, slots = read(self.model, ids)
+        loss = code_loss(made.cpu(), list(meant)) + slot_loss(slots.cpu(), list(meant))
+        self.learn(loss, index, fraction)
+        return {"loss": loss.item()}
+
+
 def train(
-    minutes: float,
-    batch: int = 192,
+    minutes: float = 20,
+    steps: int | None = None,
+    batch: int | None = None,
     seed: int = 0,
     path: Path = CHECKPOINT,
     resume: bool = True,
     device: str = "cpu",
-) -> float:
-    """Train for `minutes` of active time; the share of held-out captions read right.
+) -> dict[str, float]:
+    """Train for `steps`, or as many as `minutes` hold (`loop.budget`); how held-out captions are read then.
 
-    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rate.
+    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rate. A
+    `batch` is 192 captions, on a card 1024.
     """
+    torch.manual_seed(seed)
+    if not resume:
+        path.unlink(missing_ok=True)
     tokenizer = load_tokenizer()
     model = build(tokenizer).train()
     model.set_attn_implementation("eager")  # the fused kernel's backward is slow for short texts on a CPU
-    rate = 0.35 if resume and not path.exists() and shipped(model) else 1.0
-    model.to(device)
-    optimiser = Muon(
-        model.named_parameters(),
-        muon_rate=1.5e-3 * rate,  # slots are small numbers among the states: with more they drown in noise
-        adam_rate=1e-3 * rate,
-        weight_decay=0.02,
-        exclude=("embedding",),
-    )
-    clock, step = Clock(minutes), 0
-    state = torch.load(path, map_location="cpu", weights_only=True) if resume and path.exists() else None
-    if state is not None:
-        model.load_state_dict(state["weights"])
-    average = Average(optimiser.parameters)
-    if state is not None:
-        model.load_state_dict(state["live"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, clock, average.steps = state["step"], Clock(minutes, state["active"]), state["step"]
-        print(f"resumed at step {step}", flush=True)
-    stream, held = Captions(1000 + seed + step), Captions(7).batch(1000)
-    saved, fraction, score, base, began = clock.active, clock.active / (60 * minutes), 0.0, clock.active, step
-    while fraction < 1:
-        # Four batches at a time, sorted by length, so that little of a batch is padding. Plain groups come first.
-        texts, targets = stream.batch(4 * batch, plain=0.5 * max(0.0, 1 - 2 * fraction))
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for k in stream.rng.permutation(4):
-            chosen = order[k * batch : (k + 1) * batch]
-            meant = [targets[i] for i in chosen]
-            ids = tokens(tokenizer, [texts[i] for i in chosen], full=fraction > CLOSE).to(device)
-            with torch.autocast(torch.device(device).type, torch.bfloat16):
-                made, slots = read(model, ids)
-            loss = code_loss(made.cpu(), meant) + slot_loss(slots.cpu(), meant)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(optimiser.parameters, 1.0)
-            optimiser.step(cosine(fraction, step, warmup=100))
-            average.update()
-            step += 1
-            fraction = clock.tick()
-            if step % 50 == 0:
-                speed = (step - began) * batch / max(clock.active - base, 1)
-                print(
-                    f"text {fraction:6.1%} step {step} loss {loss.item():.3f} {speed:.0f} captions/s",
-                    flush=True,
-                )
-        if clock.active - saved > 150 or fraction >= 1:
-            saved = clock.active
-            live = {k: v.clone() for k, v in model.state_dict().items()}
-            average.swap()
-            found = accuracy(model, tokenizer, *held)
-            score = found["all"]
-            print("text held out: " + " ".join(f"{k} {v:.4f}" for k, v in found.items()), flush=True)
-            weights = {k: v.clone() for k, v in model.state_dict().items()}
-            average.swap()
-            save_atomically(
-                {
-                    "weights": weights,
-                    "live": live,
-                    "optimiser": optimiser.state_dict(),
-                    "step": step,
-                    "active": clock.active,
-                    "score": score,
-                },
-                path,
-            )
-    return score
+    rate = 0.35 if resume and shipped(model) else 1.0
+    ahead = 0 if device == "cpu" else max(1, (os.cpu_count() or 1) - 1)
+    writers = Writers(TOGETHER * (batch or (192 if device == "cpu" else 1024)), seed, ahead)
+    listener = Listener(model.to(device), tokenizer, writers, rate)
+    try:
+        loop.run(listener, loop.budget(listener, path, steps, minutes), path, seed)
+    finally:
+        writers.close()
+    found = accuracy(load(path).to(device), tokenizer, *Captions(7).batch(1000))
+    tqdm.write("text held out: " + " ".join(f"{key} {value:.4f}" for key, value in found.items()))
+    return found

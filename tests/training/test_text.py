@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from transformers import CLIPTokenizer
@@ -68,3 +70,14 @@ def test_what_is_understood(tokenizer: CLIPTokenizer, monkeypatch: pytest.Monkey
     monkeypatch.setattr(text, "read", lambda *_: (codes.encode(targets), slots))
     found = text.accuracy(text.build(tokenizer), tokenizer, PROMPTS, targets)
     assert (found["all"], found["group"], found["background"], found["code_error"]) == (0.75, 0.5, 1, 0)
+
+
+def test_captions_are_the_same_written_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another worker, for a card, or on the spot, heap by heap."""
+    monkeypatch.setattr(text, "ProcessPoolExecutor", lambda count, _: ThreadPoolExecutor(count))
+    here, there = text.Writers(6, seed=5, ahead=0), text.Writers(6, seed=5, ahead=1)
+    heaps = [here.heap(number, 0.5) for number in (0, 1)]
+    assert [there.heap(number, 0.5) for number in (0, 1)] == heaps
+    assert heaps[0] != heaps[1]
+    assert len(heaps[0][0]) == 6
+    there.close()
