@@ -113,6 +113,10 @@ def speak_up(unet: UNet2DConditionModel) -> None:
             listen(module)
 
 
+BEHIND = codes.IDLE + codes.SLOT
+"""Where hidden states are the text encoder's own, ten times as loud as the slots: attention never listens there."""
+
+
 @torch.no_grad()
 def listen(block: BasicTransformerBlock) -> None:
     """Start cross-attention where it has to end: at the slots only, chosen by their places, heard by their things.
@@ -121,6 +125,8 @@ def listen(block: BasicTransformerBlock) -> None:
     that a text's many tokens do not drown four slots. The gains make up for how small the slots' numbers are.
     """
     attention, shade = block.attn2, codes.IDLE + codes.THING
+    for matrix in (attention.to_k, attention.to_v):
+        matrix.weight[:, BEHIND:].zero_()
     attention.to_k.weight[:, codes.IDLE : shade].mul_(0.1)
     attention.to_k.weight[:, shade + len(COLOUR_NAMES) : codes.IDLE + codes.SLOT].mul_(60)
     attention.to_v.weight[:, codes.IDLE :].mul_(10)
@@ -364,6 +370,11 @@ def shipped(unet: UNet2DConditionModel) -> bool:
     return True
 
 
+def deaf(gradient: Tensor) -> Tensor:
+    """The gradient of keys or values without what lies behind the slots."""
+    return torch.cat([gradient[:, :BEHIND], torch.zeros_like(gradient[:, BEHIND:])], 1)
+
+
 class Painter(loop.Fit):
     """`loop.Learner` of the generator."""
 
@@ -373,6 +384,9 @@ class Painter(loop.Fit):
         """A share of batches, `later`, is of the steps after the first; `rate` is of the full learning rates."""
         super().__init__(unet, muon(unet, rate))
         self.batches, self.batch, self.later, self.process = batches, batch, later, Process()
+        for name, weight in unet.named_parameters():
+            if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+                weight.register_hook(deaf)
         self.predictor = unet if batches.device == "cpu" else torch.compile(unet)
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
