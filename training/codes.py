@@ -109,14 +109,6 @@ def encode(targets: list[Target]) -> Tensor:
     return codes
 
 
-def grown(rows: Tensor, things: int) -> Tensor:
-    """(CODE, ...) of what was learnt row by row for the pooled codes of fewer `things`; zeros where nothing was."""
-    at = torch.tensor([*range(things), *range(COLOUR_AT, LAYOUT_AT + len(LAYOUTS))])
-    wider = rows.new_zeros(CODE, *rows.shape[1:])
-    wider[at] = rows[: len(at)]
-    return wider
-
-
 def slots(targets: list[Target]) -> Tensor:
     """(B, 4, SLOT) codes of a group's things; zeros where there is none."""
     codes = torch.zeros(len(targets), SLOTS, SLOT)
