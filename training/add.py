@@ -19,8 +19,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from training import codes, diffusion, teacher
+from training.batches import Batch
 from training.diffusion import LAST, SCHEDULE, STUDENT_STEPS, Drawer, World, denoise
-from training.generator import WIDTHS, Batch
+from training.generator import WIDTHS
 from training.loop import run
 from training.optim import cosine
 from training.paths import WORK
@@ -62,7 +63,7 @@ class Head(nn.Module):
         self.text = nn.Linear(codes.CODE, width, bias=False)
 
     def forward(self, maps: Tensor, code: Tensor) -> Tensor:
-        """Maps (B, C, h, w) and codes (B, 160) to scores (B, h, w): high for real."""
+        """Maps (B, C, h, w) and codes (B, CODE) to scores (B, h, w): high for real."""
         inner = self.body(maps)
         scores: Tensor = self.score(inner)[:, 0] + torch.einsum("bchw,bc->bhw", inner, self.text(code)) / 8
         return scores

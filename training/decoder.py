@@ -191,10 +191,8 @@ def train(
     Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rates.
     """
     torch.manual_seed(seed)
-    if not resume:
-        path.unlink(missing_ok=True)
     vae = build()
     rate = 0.35 if resume and shipped(vae) else 1.0
     crops = Crops(composer or Composer(), encoder or Encoder.load(), edge)
     learner = Sharpener(vae.to(device), crops, batch or (8 if device == "cpu" else 64), rate)
-    loop.run(learner, loop.budget(learner, path, steps, minutes), path, seed)
+    loop.train(learner, path, steps, minutes, seed, resume)

@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from training import codes, decoder, generator
+from training.batches import Batch, Batches
 from training.codes import HELD_BACKGROUNDS, WHITE, Target
 from training.concepts import COLOUR_NAMES, INDEX
 from training.data import load_art
-from training.generator import Batch
 from training.latents import CHANNELS, CROPS, EDGE, GRID, PALETTE, PLACED, Composer, Encoder, washes
 from training.optim import Average
 
@@ -165,9 +165,7 @@ class World:
 
     def __init__(self, composer: Composer | None = None, encoder: Encoder | None = None) -> None:
         """From a composer's art, or the rendered art at the generator's size."""
-        self.latents = generator.Batches(
-            composer or Composer(*load_art((PLACED,))), encoder or Encoder.load()
-        ).latents
+        self.latents = Batches(composer or Composer(*load_art((PLACED,))), encoder or Encoder.load()).latents
 
     def draw(self, size: int, rng: np.random.Generator) -> Batch:
         """`size` pictures: noise, code, crop and clean latents, all by chance."""

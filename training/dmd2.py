@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from training import diffusion, teacher
 from training.add import Head
+from training.batches import Batch
 from training.diffusion import LAST, SCHEDULE, STUDENT_STEPS, Drawer, World, denoise, fresh
-from training.generator import Batch
 from training.loop import run
 from training.optim import cosine
 from training.paths import WORK

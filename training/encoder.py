@@ -57,8 +57,6 @@ def train(
 ) -> None:
     """Train for `steps`, or as many as `minutes` hold (`loop.budget`), on crops of `edge` pixels."""
     torch.manual_seed(seed)
-    if not resume:
-        path.unlink(missing_ok=True)
     crops = Crops(composer or Composer(), linear or Encoder.load(), edge)
     teller = Teller(decoder.build().to(device), crops, batch or (8 if device == "cpu" else 64))
-    loop.run(teller, loop.budget(teller, path, steps, minutes), path, seed)
+    loop.train(teller, path, steps, minutes, seed, resume)

@@ -43,10 +43,15 @@ class Learner(Protocol):
 class Fit:
     """A network, its optimiser and its averaged weights: most of what a learner is."""
 
-    def __init__(self, network: nn.Module, optimiser: Muon) -> None:
-        """`network` is trained in place, in as much as `optimiser` has its parameters."""
-        self.network, self.optimiser = network, optimiser
-        self.average = Average(optimiser.parameters)
+    def __init__(
+        self, network: nn.Module, optimiser: Muon, half_life: float = 250.0, warmup: int = 50
+    ) -> None:
+        """`network` is trained in place, in as much as `optimiser` has its parameters.
+
+        `half_life` of the averaged weights and `warmup` of the learning rates are in steps.
+        """
+        self.network, self.optimiser, self.warmup = network, optimiser, warmup
+        self.average = Average(optimiser.parameters, half_life)
 
     def learn(self, loss: Tensor, index: int, fraction: float) -> None:
         """One step down a loss, by the cosine schedule."""
@@ -56,7 +61,7 @@ class Fit:
     def stride(self, index: int, fraction: float) -> None:
         """One step by the gradients that are there."""
         torch.nn.utils.clip_grad_norm_(self.optimiser.parameters, 1.0)
-        self.optimiser.step(cosine(fraction, index))
+        self.optimiser.step(cosine(fraction, index, self.warmup))
         self.average.update()
 
     def averaged(self) -> dict[str, Tensor]:
@@ -146,6 +151,18 @@ def run(
             if page is not None:
                 page.save(path.with_name(f"{path.stem}-{done:05d}.webp"), quality=80)
     return curves
+
+
+def train(
+    learner: Learner, path: Path, steps: int | None, minutes: float, seed: int, resume: bool = True
+) -> None:
+    """A run as the command line asks for one: of `steps`, or as many as `minutes` hold (`budget`).
+
+    It goes on from the checkpoint at `path`, or without `resume` begins anew.
+    """
+    if not resume:
+        path.unlink(missing_ok=True)
+    run(learner, budget(learner, path, steps, minutes), path, seed)
 
 
 def plot(curves: list[dict[str, float]], path: Path) -> None:

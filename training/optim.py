@@ -65,11 +65,13 @@ class Muon:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments, for a checkpoint."""
-        return {"adam": self.adam.state_dict(), "momentum": self.momentum}
+        """The moments and the rates, for a checkpoint: a run keeps the rates that it began with."""
+        rates = [self.muon_rate, self.adam_rate]
+        return {"adam": self.adam.state_dict(), "momentum": self.momentum, "rates": rates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the moments back."""
+        """Take them back."""
+        self.muon_rate, self.adam_rate = state["rates"]
         self.adam.load_state_dict(state["adam"])
         for mine, saved in zip(self.momentum, state["momentum"], strict=True):
             mine.copy_(saved)

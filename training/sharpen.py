@@ -18,9 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from training import decoder, generator, loop
+from training.batches import Batches
 from training.data import SMALL, load_art
 from training.decoder import SCALING, picture_loss
-from training.generator import LATER, Batches, Painter, predict
+from training.generator import LATER, Painter, predict
 from training.latents import PALETTE, PATCH, PLACED, Composer, Encoder, washes
 from training.paths import WORK
 
@@ -112,13 +113,11 @@ def train(
 ) -> None:
     """Fine-tune both for `steps`, or as many as `minutes` hold, at `rate` of their learning rates."""
     torch.manual_seed(seed)
-    if not resume:
-        path.unlink(missing_ok=True)
     unet, vae = generator.load(sources[0]).train().to(device), decoder.load(sources[1]).to(device)
     art = composer or Composer(*load_art((PLACED, SMALL)))
     batches = Batches(art, encoder or Encoder.load(), device=device)
     both = Both(unet, vae, batches, batch or (8 if device == "cpu" else 128), rate)
-    loop.run(both, loop.budget(both, path, steps, minutes), path, seed)
+    loop.train(both, path, steps, minutes, seed, resume)
 
 
 def load(path: Path | None = None) -> tuple[UNet2DConditionModel, AutoencoderTiny]:

@@ -340,8 +340,6 @@ def train(
     `batch` is 192 captions, on a card 1024.
     """
     torch.manual_seed(seed)
-    if not resume:
-        path.unlink(missing_ok=True)
     tokenizer = load_tokenizer()
     model = build(tokenizer).train()
     model.set_attn_implementation("eager")  # the fused kernel's backward is slow for short texts on a CPU
@@ -350,7 +348,7 @@ def train(
     writers = Writers(TOGETHER * (batch or (192 if device == "cpu" else 1024)), seed, ahead)
     listener = Listener(model.to(device), tokenizer, writers, rate)
     try:
-        loop.run(listener, loop.budget(listener, path, steps, minutes), path, seed)
+        loop.train(listener, path, steps, minutes, seed, resume)
     finally:
         writers.close()
     found = accuracy(load(path).to(device), tokenizer, *Captions(7).batch(1000))

@@ -15,6 +15,7 @@ from torch import nn
 
 from training import codes, decoder, export, generator, latents, loop, sharpen, text
 from training import encoder as vae_encoder
+from training.batches import Batches
 from training.latents import CHANNELS, Composer, Encoder
 from training.optim import Average, Muon, cosine, orthogonal
 
@@ -41,7 +42,9 @@ def test_muon_learns_and_forgets_gradients() -> None:
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
     assert all(p.grad is None for p in net.parameters())
-    optimiser.load_state_dict(optimiser.state_dict())
+    resumed = Muon(net.named_parameters(), muon_rate=0.3, adam_rate=0.3)
+    resumed.load_state_dict(optimiser.state_dict())
+    assert (resumed.muon_rate, resumed.adam_rate) == (0.05, 0.05)  # those that the run began with
 
 
 def test_the_average_swaps_both_ways() -> None:
@@ -71,7 +74,7 @@ def test_cached_latents_are_the_encoders(
 ) -> None:
     """What the generator trains on is the encoding of the composed picture."""
     monkeypatch.setattr(latents, "WASH", 0.0)
-    drawn, targets = generator.Batches(composer, encoder, several=0.6).draw(24, np.random.default_rng(0))
+    drawn, targets = Batches(composer, encoder, several=0.6).draw(24, np.random.default_rng(0))
     assert {len(target.group) for target in targets} >= {0, 2, 3, 4}
     composed = [composer.target(*each) for each in zip(targets, drawn.crops.tolist(), strict=True)]
     backgrounds = torch.from_numpy(latents.PALETTE[[target.background for target in targets]])
@@ -99,7 +102,7 @@ def test_later_steps_look_like_the_samplers() -> None:
 def painter(composer: Composer, encoder: Encoder) -> generator.Painter:
     """The generator's learner, tiny, from the same start every time."""
     torch.manual_seed(1)
-    return generator.Painter(generator.build((32, 32, 64, 64, 64)), generator.Batches(composer, encoder), 2)
+    return generator.Painter(generator.build((32, 32, 64, 64, 64)), Batches(composer, encoder), 2)
 
 
 def test_a_run_that_is_resumed_ends_with_the_same_weights(

@@ -18,10 +18,10 @@ from diffusers import VQModel
 from PIL import Image
 from torch import Tensor, nn
 
+from training import loop
 from training.decoder import picture_loss
-from training.loop import run
 from training.muse.pictures import LARGE, SMALL, Pictures, sample, to_bytes
-from training.optim import Average, Muon, cosine
+from training.optim import Muon
 from training.paths import WORK
 
 CHECKPOINT = WORK / "muse" / "codec.pt"
@@ -120,7 +120,7 @@ def quantized(latents: Tensor, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return latents + (chosen - latents).detach(), tokens, flat.detach()
 
 
-class Learner:
+class Learner(loop.Fit):
     """`loop.Learner` of the VQ model: a batch of small pictures and a quarter of one of large ones, in turns."""
 
     def __init__(self, vq: VQModel, pictures: Pictures, batch: int = BATCH, device: str = "cpu") -> None:
@@ -130,10 +130,8 @@ class Learner:
         entries.requires_grad_(False)
         self.codebook = Codebook(entries.data)
         named = [(name, p) for name, p in vq.named_parameters() if p.requires_grad]
-        self.optimiser = Muon(
-            named, muon_rate=1e-2, adam_rate=4e-3, exclude=("conv_in", "conv_out", "quant_conv")
-        )
-        self.average = Average([p for _, p in named], half_life=80)
+        exclude = ("conv_in", "conv_out", "quant_conv")
+        super().__init__(vq, Muon(named, 1e-2, 4e-3, exclude=exclude), half_life=80, warmup=15)
         self.begun = False
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
@@ -155,10 +153,7 @@ class Learner:
         with torch.autocast(kind, torch.bfloat16):
             made = self.vq.decoder(self.vq.post_quant_conv(given))
         error = picture_loss(2 * made.float() - 1, 2 * true - 1, early=fraction < FREE / 2)
-        torch.autograd.backward(error + COMMITMENT * commitment)
-        torch.nn.utils.clip_grad_norm_(self.optimiser.parameters, 1.0)
-        self.optimiser.step(cosine(fraction, index, warmup=15))
-        self.average.update()
+        self.learn(error + COMMITMENT * commitment, index, fraction)
         distance = -10 * float(torch.log10(F.mse_loss(made.detach().float(), true)))
         return {
             "error": error.item(),
@@ -184,19 +179,12 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """See `loop.Learner`."""
-        return {
-            "live": self.vq.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "codebook": [self.codebook.counts, self.codebook.sums],
-            "begun": self.begun,
-        }
+        codebook = [self.codebook.counts, self.codebook.sums]
+        return {**super().state_dict(), "codebook": codebook, "begun": self.begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `loop.Learner`."""
-        self.vq.load_state_dict(state["live"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        super().load_state_dict(state)
         for mine, saved in zip((self.codebook.counts, self.codebook.sums), state["codebook"], strict=True):
             mine.copy_(saved)
         self.begun = bool(state["begun"])
@@ -249,7 +237,7 @@ def train(
     """Train to `steps`, going on from the checkpoint at `path`; the model with averaged weights."""
     learner = Learner(build(), pictures or Pictures(), batch, device)
     path.parent.mkdir(parents=True, exist_ok=True)
-    run(learner, steps, path, save_every=50, sheet_every=200)
+    loop.run(learner, steps, path, save_every=50, sheet_every=200)
     learner.average.swap()
     return learner.vq.eval()
 

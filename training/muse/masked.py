@@ -22,11 +22,11 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from onestroke.pipelines.muse.sampling import Draws, Rule, steps_of, unmask
 from onestroke.pipelines.muse.super_resolution import SuperResolution
+from training import loop
 from training.codes import Target
-from training.loop import run
 from training.muse import codec
 from training.muse.pictures import LARGE, SMALL, THINGS, Pictures, View, captions, sample, to_bytes
-from training.optim import Average, Muon, cosine
+from training.optim import Muon
 from training.paths import SHIPPED, WORK
 
 Stage = Literal["base", "super"]
@@ -39,7 +39,7 @@ STEPS: dict[Stage, int] = {"base": 1500, "super": 800}
 BATCH = 16
 DROPPED = 0.1
 LENGTH = 16
-"""Tokens of a prompt; longer ones are cut. The encoder reads 64, but each costs a key in every attention."""
+"""Tokens of a prompt; longer ones are cut. The encoder reads 32, but each costs a key in every attention."""
 PATCH = 8
 MASK = codec.CODEBOOK
 AESTHETIC = 6
@@ -162,7 +162,7 @@ def forward(
     return logits.float()
 
 
-class Learner:
+class Learner(loop.Fit):
     """`loop.Learner` of either stage."""
 
     def __init__(
@@ -175,15 +175,14 @@ class Learner:
         device: str = "cpu",
     ) -> None:
         """`network` is trained in place, on `device`."""
-        self.stage, self.network, self.world, self.texts = stage, network.to(device).train(), world, texts
-        self.batch, self.device = batch, device
-        self.optimiser = Muon(
-            network.named_parameters(),
+        optimiser = Muon(
+            network.to(device).train().named_parameters(),
             muon_rate=4e-3,
             adam_rate=2e-3,
             exclude=("embeddings", "positions", "conv2"),
         )
-        self.average = Average(list(network.parameters()), half_life=60)
+        super().__init__(network, optimiser, half_life=60, warmup=30)
+        self.stage, self.world, self.texts, self.batch, self.device = stage, world, texts, batch, device
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
@@ -199,26 +198,9 @@ class Learner:
         masked = mask((len(tokens), *tokens.shape[1:]), rng).to(self.device)
         logits = forward(self.network, tokens.masked_fill(masked, MASK), told, hidden, pooled)
         error = loss(logits, tokens, masked)
-        torch.autograd.backward(error)
-        torch.nn.utils.clip_grad_norm_(self.optimiser.parameters, 1.0)
-        self.optimiser.step(cosine(fraction, index, warmup=30))
-        self.average.update()
+        self.learn(error, index, fraction)
         right = (logits.argmax(1) == tokens)[masked].float().mean()
         return {"error": error.item(), "right": right.item()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `loop.Learner`."""
-        return {
-            "live": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `loop.Learner`."""
-        self.network.load_state_dict(state["live"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
 
     def sheet(self) -> Image.Image:
         """Eight prompts, two seeds each; the second stage from true small pictures, which stand above."""
@@ -275,6 +257,6 @@ def train(
 ) -> nn.Module:
     """Train to `steps`, going on from the checkpoint at `path`; the network with averaged weights."""
     learner = Learner(stage, build(stage, texts), world, texts, batch, device)
-    run(learner, steps or STEPS[stage], path or CHECKPOINTS[stage], save_every=50, sheet_every=300)
+    loop.run(learner, steps or STEPS[stage], path or CHECKPOINTS[stage], save_every=50, sheet_every=300)
     learner.average.swap()
     return learner.network.eval()

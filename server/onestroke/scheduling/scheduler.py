@@ -126,7 +126,7 @@ class Scheduler:
         """This server leaves: it is not ready any more, and says so."""
         self.closed = False
         """Nothing new is accepted."""
-        self.adapters = Adapters(lambda: self._until_ready())
+        self.adapters = Adapters(self._until_ready)
         self._loop = asyncio.get_running_loop()
         self._workers: dict[str, WorkerState] = {}
         self._waiting: dict[int, Row] = {}
@@ -220,8 +220,10 @@ class Scheduler:
         batch = self.settings.max_batch
         rows = [*self._waiting.values(), *(row for each in live for row in each.between_steps())]
         work = sum(
-            worker.fits.of(each).work(row.steps_left, each.unet_rows, batch, each.steered_rows)
-            for row, each in ((row, row.request) for row in rows)
+            worker.fits.of(row.request).work(
+                row.steps_left, row.request.unet_rows, batch, row.request.steered_rows
+            )
+            for row in rows
         )
         left = min(max(0.0, each.running.ends - self.now) if each.running else 0.0 for each in live)
         return left + work / len(live)

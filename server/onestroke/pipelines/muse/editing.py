@@ -42,9 +42,6 @@ def inpaint(pipeline: MusePipeline, row: MuseRow, image: Pixels, mask: Mask) -> 
         raise InvalidRequest(
             f"the mask is {_size(mask)} and the image {_size(image)}: give one of its size", "mask"
         )
-    covered = _shrunk(mask, row.tokens)
-    if not covered.any():
-        raise InvalidRequest("the mask covers nothing: mark what is to be painted anew", "mask")
     linear = pipeline.rule._replace(schedule="linear")
     row.tokens, row.share = _masked(pipeline, image, mask, row.tokens)
     if row.second is None:
@@ -101,17 +98,17 @@ def _tokens(pipeline: MusePipeline, image: Pixels, like: torch.Tensor) -> torch.
 def _masked(
     pipeline: MusePipeline, image: Pixels, mask: Mask, like: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """The same with masks where `mask` covers it, and how much that is."""
-    covered = _shrunk(mask, like)
-    tokens = _tokens(pipeline, image, like).masked_fill(covered, pipeline.rule.mask)
-    return tokens, float(covered.sum() / covered.numel())
+    """The same with masks where `mask` covers a token by half or more, and how much that is.
 
-
-def _shrunk(mask: Mask, like: torch.Tensor) -> torch.Tensor:
-    """Which tokens of the grid `like` are covered by half or more."""
+    Raises InvalidRequest where it covers none.
+    """
     height, width = like.shape
     small = Image.fromarray(np.uint8(mask) * 255).resize((width, height), Image.Resampling.LANCZOS)
-    return torch.tensor(np.asarray(small) / 255 >= 0.5, device=like.device)
+    covered = torch.tensor(np.asarray(small) / 255 >= 0.5, device=like.device)
+    if not covered.any():
+        raise InvalidRequest("the mask covers nothing: mark what is to be painted anew", "mask")
+    tokens = _tokens(pipeline, image, like).masked_fill(covered, pipeline.rule.mask)
+    return tokens, float(covered.sum() / covered.numel())
 
 
 def _check_image(row: MuseRow, image: Pixels) -> None:

@@ -1,0 +1,194 @@
+"""What the generator learns from: noise, codes of targets and of captions, and the latents that belong to them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from training import codes, text
+from training.captions import Captions
+from training.concepts import CONCEPTS
+from training.data import SMALL
+from training.decoder import SCALING
+from training.latents import (
+    CHANNELS,
+    CROPS,
+    EDGE,
+    GRID,
+    PALETTE,
+    PATCH,
+    PLACED,
+    REACH,
+    Composer,
+    Encoder,
+    Pose,
+    Scene,
+    place,
+    washes,
+)
+
+POOL, FRESH = 20_000, 32
+"""Captions that a reader knows at a time, and new ones for every batch."""
+
+
+class Reader:
+    """Captions as the trained text encoder reads them, with what they mean.
+
+    The generator meets codes that are a little wrong, or undecided over words that nobody knows, and learns to
+    draw what was meant all the same.
+    """
+
+    def __init__(
+        self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, device: str = "cpu"
+    ) -> None:
+        """`encoder` stays as it is, on `device`; only on a card do captions come again."""
+        self.encoder, self.tokenizer, self.captions = encoder.eval().to(device), tokenizer, Captions(0)
+        self.fresh = FRESH if device != "cpu" else None
+        self.idle = text.build_idle(tokenizer).eval().to(device)
+        self.known: deque[tuple[str, codes.Target]] = deque(maxlen=POOL)
+
+    def meet(self, count: int) -> None:
+        """Write `count` new captions; combinations that are held out are passed over, the oldest are forgotten."""
+        fresh = zip(*self.captions.batch(count), strict=True)
+        self.known.extend((caption, target) for caption, target in fresh if not codes.held_out(target))
+
+    @torch.no_grad()
+    def read(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[codes.Target]]:
+        """Pooled codes (count, CODE), hidden states (count, LENGTH, STATES) and targets of captions.
+
+        A grammar written in Python would starve a card: there, most captions come again, in other company.
+        """
+        self.captions.rng = rng
+        if self.fresh is None:
+            self.known.clear()
+        else:
+            self.meet(self.fresh)
+        while len(self.known) < count:
+            self.meet(count)
+        chosen = rng.permutation(len(self.known))[:count]
+        captions, targets = zip(*(self.known[i] for i in chosen), strict=True)
+        ids = text.tokens(self.tokenizer, list(captions), full=True).to(self.encoder.device)
+        read = self.encoder(ids, output_hidden_states=True)
+        states = torch.cat(
+            [self.idle(ids, output_hidden_states=True).hidden_states[-2], read.hidden_states[-2]], 2
+        )
+        return read.text_embeds.float(), states.float(), list(targets)
+
+
+class Batch(NamedTuple):
+    """B pictures to learn from: noise and clean latents (B, 24, 32, 32), pooled codes (B, CODE), the text's hidden
+    states (B, n, STATES), crops' corners (B, 2)."""
+
+    noise: Tensor
+    code: Tensor
+    states: Tensor
+    crops: Tensor
+    x0: Tensor
+
+    def to(self, device: str) -> Batch:
+        """All of it on `device`."""
+        return Batch(*(part.to(device) for part in self))
+
+
+class Batches:
+    """Noise, codes and the latents that belong to them."""
+
+    def __init__(
+        self,
+        composer: Composer,
+        encoder: Encoder,
+        reader: Reader | None = None,
+        several: float = 0.5,
+        device: str = "cpu",
+    ) -> None:
+        """A share of pictures are of `several` things.
+
+        With a `reader`, half of the codes are what it reads in captions. Parts of pictures are kept, and put
+        together, on `device`.
+        """
+        self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
+        self.device = device
+        self.errors = np.full((2, len(CONCEPTS)), 0.15)
+        self.kept: dict[tuple[int | None, int | None, int, bool], Tensor] = {}
+
+    def parts(self, concept: int | None, colour: int | None, edge: int, mirrored: bool = False) -> Tensor:
+        """(4, 24, h, w): a thing's scaled latents over black, and what red, green and blue behind it add.
+
+        Latents are linear in the background. One thing alone has a margin on every side (the art's own margin is
+        empty), so that any crop is a view; a group's thing is cut out of its own box.
+        """
+        key = (concept, colour, edge, mirrored)
+        if key not in self.kept:
+            scene = Scene(concept, colour, codes.WHITE, Pose(0, 0, edge))
+            primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
+            cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
+            cutouts = cutouts.flip(2) if mirrored else cutouts
+            parts = self.encoder.cutouts(cutouts, primaries) * SCALING
+            parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
+            inset = (EDGE - SMALL) // 2 // PATCH if edge == SMALL else -REACH
+            parts = F.pad(parts, (-inset,) * 4, mode="replicate" if inset < 0 else "constant")
+            self.kept[key] = parts.half().to(self.device)
+        return self.kept[key]
+
+    def latents(
+        self,
+        targets: Sequence[codes.Target],
+        crops: Sequence[Sequence[int]],
+        backgrounds: Tensor,
+        mirrored: Sequence[bool] = (),
+    ) -> Tensor:
+        """(B, 24, 32, 32), scaled, over backgrounds (B, 3, 32, 32) that are even within a patch."""
+        flips = mirrored or [False] * len(targets)
+        corners = [[REACH + offset // PATCH for offset in crop] for crop in crops]
+        wide = [
+            self.parts(target.concept, target.colour, PLACED, flip)[:, :, y : y + GRID, x : x + GRID]
+            for target, flip, (y, x) in zip(targets, flips, corners, strict=True)
+        ]
+        parts, placed = torch.stack(wide).float(), []
+        for i, (target, flip) in enumerate(zip(targets, flips, strict=True)):
+            for concept, colour, index in target.group:
+                pose = place(index)
+                corner = [((EDGE - SMALL) // 2 + shift) // PATCH for shift in (pose.dy, pose.dx)]
+                placed.append((i, *corner, self.parts(concept, colour, SMALL, flip)))
+        if placed:
+            rows, tops, lefts, things = zip(*placed, strict=True)
+            cells = torch.arange(SMALL // PATCH, device=self.device)
+            picture, top, left = torch.tensor([rows, tops, lefts], device=self.device)[..., None, None]
+            boxes = torch.stack(things).float().permute(0, 3, 4, 1, 2)
+            parts[picture, :, :, top + cells[:, None], left + cells] = boxes
+        return parts[:, 0] + torch.einsum("bphw,bpchw->bchw", backgrounds, parts[:, 1:])
+
+    def learnt(self, targets: list[codes.Target], errors: Tensor) -> None:
+        """Remember how well things were drawn, mean absolute `errors` (B,): the worst come more often."""
+        for target, error in zip(targets, errors.tolist(), strict=True):
+            errors_of = self.errors[int(bool(target.group))]
+            for thing in target.things:
+                errors_of[thing.concept] += 0.2 * (error - errors_of[thing.concept])
+
+    def draw(self, size: int, rng: np.random.Generator) -> tuple[Batch, list[codes.Target]]:
+        """`size` pictures and what they show, by chance: `rng`'s and torch's own."""
+        noise = torch.randn(size, CHANNELS, GRID, GRID, device=self.device)
+        told = size // 2 if self.reader else 0
+        code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
+        targets: list[codes.Target] = []
+        if self.reader:
+            code, states, targets = self.reader.read(told, rng)
+        hardness = self.errors**2
+        targets += [codes.sample(rng, several=self.several, hardness=hardness) for _ in range(size - told)]
+        # A little noise on exact codes, since the text encoder's are not exact; anything at the text's own tokens.
+        exact = codes.encode(targets[told:]) + 0.03 * torch.randn(size - told, codes.CODE)
+        slots = codes.slots(targets[told:])
+        others = torch.randn(size - told, text.LENGTH - codes.SLOTS, codes.WIDTH)
+        made = codes.states(slots + 0.03 * torch.randn_like(slots), others)
+        code, states = (torch.cat([read, said.to(read)]) for read, said in ((code, exact), (states, made)))
+        crops = torch.from_numpy(rng.choice(CROPS, (size, 2)))
+        palette = torch.from_numpy(PALETTE[[target.background for target in targets]])
+        x0 = self.latents(targets, crops.tolist(), washes(noise, palette.to(self.device)))
+        return Batch(noise, code, states, crops, x0), targets
