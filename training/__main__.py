@@ -43,7 +43,8 @@ Each trainer draws its curves and sheets beside its checkpoint in training/work/
 again; without one it starts from the shipped weights, at a lower learning rate, unless --scratch is given.
 Schedules count steps: --steps says how many, or --minutes, which are measured and told as steps at the start; the
 same steps and threads make the same weights on a CPU. On an NVIDIA card everything is compiled, in large batches,
-and `all` takes 25 minutes. On a CPU two one-thread trainers side by side get more done than one with two threads.
+and `all` takes 25 minutes. On a CPU processes get more done than threads: two trainers with a thread each side by
+side, or `torchrun --standalone --nproc-per-node CORES -m training generator`, whose processes share every step.
 """
 SHARES = {"text": 0.15, "decoder": 0.2, "generator": 0.5, "sharpen": 0.12, "encoder": 0.03}
 STUDY = ("judge", "teacher", "add", "dmd2", "ablation")
@@ -139,6 +140,8 @@ def main() -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
+    if "WORLD_SIZE" in os.environ:  # torchrun's
+        torch.distributed.init_process_group("gloo")
     from training import data, export, latents
     from training.paths import SHIPPED, WORK
 

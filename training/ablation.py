@@ -26,7 +26,7 @@ from training.concepts import NAMES
 from training.data import load_art
 from training.diffusion import THINGS
 from training.judge import DualEncoder
-from training.latents import EDGE, PALETTE, PATCH, PLACED, Composer, Encoder, Scene, cropped
+from training.latents import EDGE, PATCH, PLACED, Composer, Encoder, Scene, cropped, grounds
 from training.measures import Pictures, share
 from training.paths import WORK
 
@@ -87,7 +87,7 @@ class Truth:
         scene = Scene(target.concept, target.colour, target.background, cropped((0, 0)))
         cutout = self.composer.cutout(scene).astype(np.float32) / 255
         cutout = cutout[:, ::-1] if mirrored else cutout
-        ground = torch.from_numpy(PALETTE[[target.background]])
+        ground = grounds([target])
         behind = (
             diffusion.noisy_washes(ground)
             if washed

@@ -14,7 +14,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from training import codes, text
 from training.captions import Captions
-from training.concepts import CONCEPTS
+from training.concepts import COLOUR_NAMES, CONCEPTS
 from training.data import SMALL
 from training.decoder import SCALING
 from training.latents import (
@@ -22,7 +22,6 @@ from training.latents import (
     CROPS,
     EDGE,
     GRID,
-    PALETTE,
     PATCH,
     PLACED,
     REACH,
@@ -30,10 +29,13 @@ from training.latents import (
     Encoder,
     Pose,
     Scene,
+    grounds,
+    is_dark,
     place,
     washes,
 )
 
+BLACK = COLOUR_NAMES.index("black")
 POOL, FRESH = 20_000, 32
 """Captions that a reader knows at a time, and new ones for every batch."""
 
@@ -105,7 +107,7 @@ class Batches:
         composer: Composer,
         encoder: Encoder,
         reader: Reader | None = None,
-        several: float = 0.5,
+        several: float = 0.4,
         device: str = "cpu",
     ) -> None:
         """A share of pictures are of `several` things.
@@ -116,17 +118,21 @@ class Batches:
         self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
         self.device = device
         self.errors = np.full((2, len(CONCEPTS)), 0.15)
-        self.kept: dict[tuple[int | None, int | None, int, bool], Tensor] = {}
+        self.kept: dict[tuple[Scene, bool], Tensor] = {}
 
-    def parts(self, concept: int | None, colour: int | None, edge: int, mirrored: bool = False) -> Tensor:
+    def parts(
+        self, concept: int | None, colour: int | None, edge: int, target: codes.Target, mirrored: bool = False
+    ) -> Tensor:
         """(4, 24, h, w): a thing's scaled latents over black, and what red, green and blue behind it add.
 
         Latents are linear in the background. One thing alone has a margin on every side (the art's own margin is
         empty), so that any crop is a view; a group's thing is cut out of its own box.
         """
-        key = (concept, colour, edge, mirrored)
+        # Of the background only this much matters: whether a style's ink has to be seen on dark.
+        behind = BLACK if target.style is not None and is_dark(target.background) else codes.WHITE
+        scene = Scene(concept, colour, behind, Pose(0, 0, edge), target.style)
+        key = scene, mirrored
         if key not in self.kept:
-            scene = Scene(concept, colour, codes.WHITE, Pose(0, 0, edge))
             primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
             cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
             cutouts = cutouts.flip(2) if mirrored else cutouts
@@ -148,7 +154,7 @@ class Batches:
         flips = mirrored or [False] * len(targets)
         corners = [[REACH + offset // PATCH for offset in crop] for crop in crops]
         wide = [
-            self.parts(target.concept, target.colour, PLACED, flip)[:, :, y : y + GRID, x : x + GRID]
+            self.parts(target.concept, target.colour, PLACED, target, flip)[:, :, y : y + GRID, x : x + GRID]
             for target, flip, (y, x) in zip(targets, flips, corners, strict=True)
         ]
         parts, placed = torch.stack(wide).float(), []
@@ -156,7 +162,7 @@ class Batches:
             for concept, colour, index in target.group:
                 pose = place(index)
                 corner = [((EDGE - SMALL) // 2 + shift) // PATCH for shift in (pose.dy, pose.dx)]
-                placed.append((i, *corner, self.parts(concept, colour, SMALL, flip)))
+                placed.append((i, *corner, self.parts(concept, colour, SMALL, target, flip)))
         if placed:
             rows, tops, lefts, things = zip(*placed, strict=True)
             cells = torch.arange(SMALL // PATCH, device=self.device)
@@ -172,23 +178,31 @@ class Batches:
             for thing in target.things:
                 errors_of[thing.concept] += 0.2 * (error - errors_of[thing.concept])
 
-    def draw(self, size: int, rng: np.random.Generator) -> tuple[Batch, list[codes.Target]]:
-        """`size` pictures and what they show, by chance: `rng`'s and torch's own."""
+    def draw(
+        self, size: int, rng: np.random.Generator, plain: bool = False
+    ) -> tuple[Batch, list[codes.Target]]:
+        """`size` pictures and what they show, by chance: `rng`'s and torch's own.
+
+        `plain` ones have their own colours, no style, and no caption.
+        """
         noise = torch.randn(size, CHANNELS, GRID, GRID, device=self.device)
-        told = size // 2 if self.reader else 0
+        reader = None if plain else self.reader
+        told = size // 2 if reader else 0
         code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
         targets: list[codes.Target] = []
-        if self.reader:
-            code, states, targets = self.reader.read(told, rng)
+        if reader:
+            code, states, targets = reader.read(told, rng)
         hardness = self.errors**2
-        targets += [codes.sample(rng, several=self.several, hardness=hardness) for _ in range(size - told)]
+        shares = {"recoloured": 0.0, "styled": 0.0} if plain else {}
+        targets += [
+            codes.sample(rng, several=self.several, hardness=hardness, **shares) for _ in range(size - told)
+        ]
         # A little noise on exact codes, since the text encoder's are not exact; anything at the text's own tokens.
-        exact = codes.encode(targets[told:]) + 0.03 * torch.randn(size - told, codes.CODE)
+        exact = codes.encode(targets[told:]) + 0.02 * torch.randn(size - told, codes.CODE)
         slots = codes.slots(targets[told:])
         others = torch.randn(size - told, text.LENGTH - codes.SLOTS, codes.WIDTH)
         made = codes.states(slots + 0.03 * torch.randn_like(slots), others)
         code, states = (torch.cat([read, said.to(read)]) for read, said in ((code, exact), (states, made)))
         crops = torch.from_numpy(rng.choice(CROPS, (size, 2)))
-        palette = torch.from_numpy(PALETTE[[target.background for target in targets]])
-        x0 = self.latents(targets, crops.tolist(), washes(noise, palette.to(self.device)))
+        x0 = self.latents(targets, crops.tolist(), washes(noise, grounds(targets).to(self.device)))
         return Batch(noise, code, states, crops, x0), targets

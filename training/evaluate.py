@@ -27,60 +27,38 @@ from torch import Tensor
 from onestroke.models.catalog import CATALOG
 from training import codes, measures, text
 from training.captions import Captions
-from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, WHITE, Placed, Target, is_natural
-from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
-from training.data import SIZES, SMALL, keywords, load_art, read_json
+from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, HELD_STYLES, WHITE, Placed, Target, is_natural
+from training.concepts import COLOUR_NAMES, CONCEPTS, INDEX, NAMES, STYLE_NAMES
+from training.data import SMALL, keywords, load_art, read_json
 from training.grammar import parse
 from training.latents import (
     CHANNELS,
     EDGE,
     GRID,
-    PALETTE,
     PLACED,
+    TONES,
     Composer,
     Pose,
     Scene,
     cropped,
+    grounds,
+    is_dark,
     place,
     washes,
 )
+from training.paths import HERE
 from training.phrases import KINDS, LEXICON
 
 TINY = 64
 """Edge at which pictures are compared, in pixels."""
-STRANGERS = (
-    "cat",
-    "a dog",
-    "red apple",
-    "house",
-    "a happy face",
-    "i love you",
-    "spaceship",
-    "evil robot",
-    "blue cat",
-    "pizza on a green background",
-    "cute bunny",
-    "unicorn on pink",
-    "a picture of a dragon",
-    "black cat on orange",
-    "two dogs playing",
-    "sunset over the sea",
-    "astronaut riding a horse",
-    "darth vader",
-    "my mom",
-    "pikachu",
-    "cat and dog",
-    "hello",
-    "green apple on a purple background",
-    "a cup of coffee",
-    "bycicle",
-    "strwberry",
-    "rainbow unicorn",
-    "happy birthday",
-    "mona lisa",
-    "ghost on a black background",
-)
-"""Thirty prompts that strangers would type, written before anything was trained; several are beyond the model."""
+STRANGERS = tuple((HERE / "prompts.txt").read_text().splitlines())
+"""A hundred prompts as strangers would type them, written before the training and never used in it; many are beyond
+the model."""
+UNTAUGHT = dict(line.split("\t") for line in (HERE / "untaught.tsv").read_text().splitlines())
+"""Synonyms and kinds of the things, written beforehand, and in no list that people wrote for the training.
+
+Those that `lexicon.tsv` holds were put there by WordNet and MiniLM alone; nothing was tuned on them.
+"""
 UNKNOWN = (
     "darth vader",
     "pikachu",
@@ -113,7 +91,13 @@ UNKNOWN = (
     "princess",
     "children playing",
 )
-"""Prompts of which the model knows at most the background; what they draw is the plain background, never mush."""
+"""Prompts of which little is known; where the grammar finds no thing they draw the plain background, never mush."""
+
+
+ALL = range(len(CONCEPTS))
+MANY = 3000
+"""How many texts of one sort are read."""
+SHADES = (None, *range(len(COLOUR_NAMES)))
 
 
 def noise_of(seed: int) -> Tensor:
@@ -165,43 +149,49 @@ def draw(
 
 
 class Judge:
-    """Nearest true render among all concepts, all recolourings."""
+    """Nearest true render among all concepts in the same colour and style."""
 
     def __init__(self, composer: Composer | None = None) -> None:
-        """Compose every concept, plain and in all colours, once, small."""
-        self.middle = Pose(0, 0, SIZES[len(SIZES) // 2])
-        self.composer = composer or Composer(*load_art((self.middle.size, PLACED, SMALL)))
-        shades: list[int | None] = [None, *range(len(COLOUR_NAMES))]
-        self.small = torch.zeros(len(CONCEPTS), len(shades), 4, TINY * 2, TINY * 2)
-        for i in range(len(CONCEPTS)):
-            cutouts = self.composer.cutouts([Scene(i, shade, WHITE, self.middle) for shade in shades])
-            self.small[i] = F.avg_pool2d(cutouts.permute(0, 3, 1, 2).float() / 255, EDGE // TINY // 2)
-        self.kept: dict[int | None, Tensor] = {}
+        """Nothing is composed before it is asked for."""
+        self.middle = Pose(0, 0, PLACED)
+        self.composer = composer or Composer(*load_art((PLACED, SMALL)))
+        self.kept: dict[tuple[int, int | None, int | None, bool], Tensor] = {}
 
-    def candidates(self, cutouts: Tensor, pose: Pose, background: int) -> Tensor:
-        """(n, 4, 128, 128) cut-outs moved to a pose, over a background, as (n, 3, 64, 64) in 0..1."""
+    def small(self, concepts: Sequence[int], colour: int | None, target: Target, size: int) -> Tensor:
+        """(n, 4, h, w) cut-outs of concepts in a colour and in the target's style, in 0..1, of boxes of `size`: at
+        double scale of a whole picture, or as a group has them."""
+        behind = target.background if target.style is not None and is_dark(target.background) else WHITE
+        key = (size, colour, target.style, behind != WHITE)
+
+        def shrunk(concept: int) -> Tensor:
+            scene = Scene(concept, colour, behind, Pose(0, 0, size), target.style)
+            cutout = torch.from_numpy(self.composer.cutout(scene)).permute(2, 0, 1).float()
+            if size == SMALL:
+                inset = slice((EDGE - SMALL) // 2, (EDGE + SMALL) // 2)
+                return F.avg_pool2d(cutout[:, inset, inset], EDGE // TINY)
+            return F.avg_pool2d(cutout, EDGE // TINY // 2)
+
+        if len(concepts) < len(CONCEPTS):
+            return torch.stack([shrunk(i) for i in concepts]) / 255
+        if key not in self.kept:
+            self.kept[key] = torch.stack([shrunk(i).round().byte() for i in concepts])
+        return self.kept[key].float() / 255
+
+    def candidates(self, cutouts: Tensor, pose: Pose, ground: Tensor) -> Tensor:
+        """(n, 4, 128, 128) cut-outs moved to a pose, over a background (3,), as (n, 3, 64, 64) in 0..1."""
         ratio = self.middle.size / pose.size
         shift = [-2 * ratio * pose.dx / EDGE, -2 * ratio * pose.dy / EDGE]
         matrix = torch.tensor([[[ratio, 0.0, shift[0]], [0.0, ratio, shift[1]]]])
         n = len(cutouts)
         grid = F.affine_grid(matrix, [1, 4, TINY * 2, TINY * 2], align_corners=False).expand(n, -1, -1, -1)
         moved = F.avg_pool2d(F.grid_sample(cutouts, grid, align_corners=False), 2)
-        return moved[:, :3] + (1 - moved[:, 3:]) * torch.from_numpy(PALETTE[background])[None, :, None, None]
-
-    def boxes(self, colour: int | None) -> Tensor:
-        """(things, 4, 28, 28) cut-outs as a group has them, premultiplied, in 0..1."""
-        if colour not in self.kept:
-            scenes = [Scene(i, colour, WHITE, Pose(0, 0, SMALL)) for i in range(len(CONCEPTS))]
-            inset = slice((EDGE - SMALL) // 2, (EDGE + SMALL) // 2)
-            cut = [torch.from_numpy(self.composer.cutout(scene)[inset, inset]) for scene in scenes]
-            self.kept[colour] = F.avg_pool2d(torch.stack(cut).permute(0, 3, 1, 2).float() / 255, EDGE // TINY)
-        return self.kept[colour]
+        return moved[:, :3] + (1 - moved[:, 3:]) * ground[None, :, None, None]
 
     def group(self, x: Tensor, target: Target) -> list[int]:
         """The concepts at a group's places in a picture (3, 512, 512); `len(CONCEPTS)` is nothing."""
-        shade, seen = torch.from_numpy(PALETTE[target.background])[:, None, None], []
+        shade, seen = grounds([target])[0, :, None, None], []
         for thing in target.group:
-            pose, cutouts = place(thing.place), self.boxes(thing.colour)
+            pose, cutouts = place(thing.place), self.small(ALL, thing.colour, target, SMALL)
             top, left = ((EDGE - SMALL) // 2 + shift for shift in (pose.dy, pose.dx))
             box = F.avg_pool2d(x[:, top : top + SMALL, left : left + SMALL], EDGE // TINY)
             every = cutouts[:, :3] + (1 - cutouts[:, 3:]) * shade
@@ -213,7 +203,12 @@ class Judge:
         """What a picture shows, and whether it is the target."""
         x = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
         psnr = float(-10 * torch.log10((x - self.true(target, seed)).pow(2).mean() + 1e-6))
+        ground = grounds([target])[0]
         background = measures.corner_colour(picture)
+        if (
+            target.style is not None and STYLE_NAMES[target.style] in TONES
+        ):  # no named colour is there any more
+            background = target.background
         if target.group:
             seen = self.group(x, target)
             right = [one == thing.concept for one, thing in zip(seen, target.group, strict=True)]
@@ -226,9 +221,9 @@ class Judge:
             }
         small = F.avg_pool2d(x, EDGE // TINY)
         pose = pose_of(seed)
-        row = 0 if target.colour is None else 1 + target.colour
-        plain = torch.from_numpy(PALETTE[target.background])[None, :, None, None].expand(1, 3, TINY, TINY)
-        every = torch.cat([self.candidates(self.small[:, row], pose, target.background), plain])
+        plain = ground[None, :, None, None].expand(1, 3, TINY, TINY)
+        cutouts = self.small(ALL, target.colour, target, PLACED)
+        every = torch.cat([self.candidates(cutouts, pose, ground), plain])
         nearest = int((every - small).pow(2).mean((1, 2, 3)).argmin())
         result: dict[str, Any] = {
             "concept": nearest == (len(CONCEPTS) if target.concept is None else target.concept),
@@ -236,8 +231,10 @@ class Judge:
             "seen": (*NAMES, "nothing")[nearest],
             "psnr": psnr,
         }
-        if target.concept is not None:
-            shades = self.candidates(self.small[target.concept], pose, target.background)
+        if target.concept is not None and target.style is None:
+            row = 0 if target.colour is None else 1 + target.colour
+            every = torch.cat([self.small([target.concept], c, target, PLACED) for c in SHADES])
+            shades = self.candidates(every, pose, ground)
             found = int((shades - small).pow(2).mean((1, 2, 3)).argmin())
             result["colour"] = found == row or bool((shades[found] - shades[row]).abs().mean() < 0.004)
         return result
@@ -245,7 +242,7 @@ class Judge:
     def true(self, target: Target, seed: int) -> Tensor:
         """The right picture (3, 512, 512) in 0..1 for a target and a seed."""
         cutout = torch.from_numpy(self.composer.target(target, crop_of(seed))).permute(2, 0, 1).float() / 255
-        wash = washes(noise_of(seed), torch.from_numpy(PALETTE[[target.background]]))
+        wash = washes(noise_of(seed), grounds([target]))
         return cutout[:3] + (1 - cutout[3:]) * F.interpolate(wash, size=EDGE)[0]
 
 
@@ -267,7 +264,8 @@ def caption_of(target: Target) -> str:
     *rest, last = [str(thing) for thing in target.things] or ["plain"]
     between = " above " if codes.layout(target.group) == 1 else " and "
     ground = "" if target.background == WHITE else f" on a {COLOUR_NAMES[target.background]} background"
-    return (", ".join(rest) + between if rest else "") + last + ground
+    style = "" if target.style is None else f", {STYLE_NAMES[target.style]}"
+    return (", ".join(rest) + between if rest else "") + last + ground + style
 
 
 def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str, Any]:
@@ -276,6 +274,8 @@ def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str,
     result: dict[str, Any] = {}
 
     def share(name: str, texts: list[str]) -> None:
+        if len(texts) > MANY:
+            texts = [texts[i] for i in sorted(np.random.default_rng(0).permutation(len(texts))[:MANY])]
         result[name] = {"n": len(texts), **text.accuracy(model, tokenizer, texts, [parse(t) for t in texts])}
         model.eval()
 
@@ -292,11 +292,12 @@ def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str,
     tagged = [(word, i) for i, concept in enumerate(CONCEPTS) for word in keywords().get(concept.art, [])]
     things = Counter(word for word, _ in tagged)
     own = [(word, i) for word, i in tagged if things[word] == 1 and word.isascii()]
-    made = text.understood(model, tokenizer, [word for word, _ in own])
-    result["keywords of one thing"] = {
-        "n": len(own),
-        "concept": sum(m.concept == i for m, (_, i) in zip(made, own, strict=True)) / len(own),
-    }
+    exam = [(word, INDEX[thing]) for word, thing in UNTAUGHT.items()]
+    for name, words in (("keywords of one thing", own), ("synonyms never taught", exam)):
+        made = text.understood(model, tokenizer, [word for word, _ in words])
+        # A plural may be drawn as two of them.
+        right = [{t.concept for t in m.things} == {i} for m, (_, i) in zip(made, words, strict=True)]
+        result[name] = {"n": len(words), "concept": sum(right) / len(words)}
     return result
 
 
@@ -362,21 +363,27 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
         }
         return pictures
 
-    every = range(0, len(CONCEPTS), 4 if quick else 1)
-    plain = score("on white", [Target(i) for i in range(len(CONCEPTS))])
-    sheet(plain, list(NAMES), 12, out / "concepts.png")
-    score(
-        "held-out backgrounds", [Target(i, None, b) for i in every for b in sorted(HELD_BACKGROUNDS[i])[:1]]
-    )
-    colours = [(i, c) for i in every for c in sorted(HELD_COLOURS[i])[:1] if not is_natural(i, c)]
+    def some(count: int) -> list[int]:
+        """Concepts by chance, each once."""
+        return sorted(int(i) for i in rng.permutation(len(CONCEPTS))[: count // (4 if quick else 1)])
+
+    shown = some(len(CONCEPTS))
+    plain = score("on white", [Target(i) for i in shown])
+    sheet(plain, [NAMES[i] for i in shown], 24, out / "concepts.png", edge=64)
+    score("held-out backgrounds", [Target(i, None, min(HELD_BACKGROUNDS[i])) for i in some(400)])
+    colours = [(i, c) for i in some(320) for c in sorted(HELD_COLOURS[i])[:1] if not is_natural(i, c)]
     score("held-out recolourings", [Target(i, c, WHITE if rng.random() < 0.5 else 0) for i, c in colours])
+    styled = [Target(i, None, WHITE if rng.random() < 0.5 else 0, style=HELD_STYLES[i]) for i in some(240)]
+    pictures = score("held-out styles", styled)
+    sheet(pictures[:60], [caption_of(target) for target in styled[:60]], 10, out / "styles.png")
     several = groups(rng, 60 if quick else 240)
     pictures = score("several things", several)
     sheet(pictures[:60], [caption_of(target) for target in several[:60]], 10, out / "several.png")
     held = [target for target in groups(rng, 4000) if codes.held_out(target._replace(background=WHITE))]
     score("several things, never seen together", held[: len(several) // 2])
-    score("two steps", [Target(i) for i in range(0, len(CONCEPTS), 5)], steps=2)
-    score("four steps", [Target(i) for i in range(0, len(CONCEPTS), 5)], steps=4)
+    few = some(240)
+    for name, steps in (("one step", 1), ("two steps", 2), ("four steps", 4)):
+        score(name, [Target(i) for i in few], steps)
 
     full = "red apple on a blue background"
     keys = [full[:i] for i in range(1, len(full) + 1)]
@@ -385,8 +392,15 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
     pictures = draw(pipeline, list(STRANGERS), [11 + i for i in range(len(STRANGERS))])
     sheet(pictures, list(STRANGERS), 10, out / "strangers.png")
 
-    pictures = score("unknown prompts", [parse(prompt) for prompt in UNKNOWN], prompts=UNKNOWN)
-    sheet(pictures, list(UNKNOWN), 10, out / "unknown.png")
+    unknown = [prompt for prompt in UNKNOWN if not parse(prompt).things]
+    pictures = score("unknown prompts", [parse(prompt) for prompt in unknown], prompts=unknown)
+    sheet(pictures, unknown, 10, out / "unknown.png")
+
+    words = list(UNTAUGHT)
+    pictures = score(
+        "synonyms never taught", [Target(INDEX[thing]) for thing in UNTAUGHT.values()], prompts=words
+    )
+    sheet(pictures, [f"{word} ({UNTAUGHT[word]})" for word in words], 14, out / "synonyms.png", edge=96)
 
     things = [
         "cat",

@@ -18,66 +18,12 @@ from diffusers import StableDiffusionXLPipeline
 from training import evaluate, measures, text
 from training.codes import HELD_BACKGROUNDS, Target
 from training.concepts import CONCEPTS, INDEX, NAMES
+from training.evaluate import UNTAUGHT
 from training.judge import DualEncoder, Scenes, accuracy, art
 from training.measures import Pictures, share
 
 FLAT = "@iconify-json/fluent-emoji-flat"
 """The set that the generator learns to draw, and the judge never saw."""
-UNTAUGHT: dict[str, str] = {
-    word: name
-    for name, words in {
-        "dog": "mutt, pooch",
-        "cat": "moggy",
-        "house": "bungalow",
-        "robot": "automaton",
-        "pizza": "margherita",
-        "car": "motorcar, hatchback",
-        "tree": "sapling",
-        "ghost": "poltergeist",
-        "sun": "sunbeam",
-        "guitar": "ukulele",
-        "fish": "clownfish",
-        "horse": "steed",
-        "mouse": "hamster",
-        "frog": "bullfrog, tadpole",
-        "cow": "heifer",
-        "chicken": "cockerel",
-        "snake": "viper, anaconda",
-        "shark": "hammerhead",
-        "dinosaur": "velociraptor",
-        "dragon": "wyvern",
-        "bee": "hornet",
-        "bird": "finch",
-        "monkey": "macaque",
-        "parrot": "cockatoo",
-        "orange": "satsuma",
-        "watermelon": "cantaloupe",
-        "cheese": "gouda",
-        "hot dog": "bratwurst",
-        "taco": "burrito",
-        "cake": "gateau",
-        "cookie": "gingerbread",
-        "ice cream": "popsicle",
-        "skull": "cranium",
-        "fire": "inferno",
-        "bicycle": "tricycle",
-        "airplane": "airliner",
-        "boat": "catamaran, schooner",
-        "bus": "minibus",
-        "train": "tram",
-        "castle": "citadel",
-        "crown": "coronet",
-        "diamond": "emerald",
-        "umbrella": "brolly",
-        "gift": "parcel",
-        "santa": "kris kringle",
-    }.items()
-    for word in words.split(", ")
-}
-"""Synonyms and kinds of the things, written down before there was a lexicon, and in no list that people wrote.
-
-Those that `lexicon.tsv` holds were put there by WordNet's tree or by MiniLM alone; nothing was tuned on them.
-"""
 
 
 class Goal(NamedTuple):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from training import decoder, encoder, generator, loop, sharpen, text
 from training.concepts import CONCEPTS
 from training.paths import HERE, SHIPPED, WORK
+from training.phrases import KINDS
 
 LIMIT = 30_000_000
 """Bytes that the whole folder may have in the wheel, where it is packed."""
@@ -121,24 +122,32 @@ def card(report: dict[str, Any], folder: Path) -> str:
         ("every thing on white", "on white"),
         ("backgrounds never seen with the thing", "held-out backgrounds"),
         ("recolourings never seen with the thing", "held-out recolourings"),
+        ("styles never seen with the thing", "held-out styles"),
         ("two to four things", "several things"),
         ("two to four things, two of them never seen together", "several things, never seen together"),
-        ("two steps", "two steps"),
-        ("four steps", "four steps"),
+        ("some of the things on white, one step", "one step"),
+        ("the same, two steps", "two steps"),
+        ("the same, four steps", "four steps"),
     ]
     readings = {key: part for key, part in report["reading"].items() if "all" in part}
     parameters = {
         name: sum(t.numel() for t in load_file(next((folder / name).glob("*.safetensors"))).values()) / 1e6
         for name in ("text_encoder", "text_encoder_2", "unet", "vae")
     }
-    weak = sorted(report["on white"]["wrong"])
+    weak = report["on white"]["wrong"]
     return (
         (HERE / "card.md")
         .read_text()
-        .replace("{words}", str(sum(len(concept.words) for concept in CONCEPTS)))
+        .replace("{things}", f"{len(CONCEPTS):,}")
+        .replace("{lexicon}", f"{len(KINDS):,}")
+        .replace("{untaught}", str(report["synonyms never taught"]["n"]))
+        .replace("{synonyms}", f"{report['reading']['synonyms never taught']['concept']:.0%}")
+        .replace("{drawn}", f"{report['synonyms never taught']['concept']:.0%}")
+        .replace("{words}", f"{sum(len(concept.words) for concept in CONCEPTS):,}")
         .replace("{pictures}", "\n".join(row(title, report[key]) for title, key in pictures))
         .replace("{readings}", "\n".join(f"| {k} | {p['n']} | {p['all']:.1%} |" for k, p in readings.items()))
         .replace("{keywords}", f"{report['reading']['keywords of one thing']['concept']:.0%}")
+        .replace("{unknown}", str(report["unknown prompts"]["n"]))
         .replace("{plain}", f"{report['unknown prompts']['concept']:.0%}")
         .replace("{seeds}", f"{report['seeds']['mean difference between seeds']:.4f}")
         .replace("{ms}", ", ".join(f"{k} {v:g} ms" for k, v in report["ms"].items() if k != "threads"))

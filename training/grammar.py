@@ -13,6 +13,7 @@ It is the text encoder's teacher and the judge's ground truth; the server does n
 - The last word, unless a stop follows it, may be the beginning of a word: it is completed by popularity, things'
   names first, then colours, then other words. Once a thing is known, an unfinished word never replaces it.
 - One slip of the finger in a longer word is forgiven, unless the result is an English word of its own.
+- Words for a style ("pixel art", "black and white") say it wherever they stand, and nothing else.
 - Words that mean nothing here are passed over; without a known thing the picture is the plain background.
 """
 
@@ -26,6 +27,7 @@ from training.phrases import (
     FUNCTION,
     KINDS_PLURALS,
     LEXICON,
+    NAMED,
     PLURALS,
     Piece,
     complete,
@@ -58,8 +60,19 @@ _MANY = "many some several few lots group"
 COUNTS = {"one": 1, "single": 1, "two": 2, "three": 3, **dict.fromkeys(_FOUR.split(), 4)}
 VAGUE = {"couple": 2, "pair": 2, "both": 2, "trio": 3, **dict.fromkeys(_MANY.split(), 4)}
 """These count only before a plural: "a pair of glasses" and "some bread" are one."""
+_DESCRIBING = """
+baby wedding party cowboy pirate ninja superhero zombie wizard witch princess school brick golf tennis hockey
+chocolate cheese egg butter garlic honey lemon strawberry coconut ginger olive rainbow skull flower birthday
+police night fire
+"""
+DESCRIBING = frozenset(_DESCRIBING.split())
+"""Things that only say more of a thing right after them: "baby dragon", "cowboy hat", "cheese sandwich"."""
 PARTS = frozenset(("eyes", "hand"))
 """Parts of other things: "a cat with big eyes" is a cat."""
+FRUITS = {
+    word: COLOUR_NAMES.index(name) for word, name in COLOUR_WORDS.items() if LEXICON[word][0] == "thing"
+}
+"""Words that are things too: orange, lime. They are colours before a thing and of a background."""
 OPENINGS = ("the", "this", "that", "two", "three", "my", "some")
 """What a few letters after "and" may also be on the way to, so that no thing is drawn for them."""
 
@@ -84,8 +97,10 @@ def _is_backdrop(piece: Piece | None) -> bool:
 
 def _colour_of(piece: Piece) -> int | None:
     """The colour that a piece names, if it does."""
-    if piece.text == "orange" or (piece.open and piece.text in ("oran", "orang")):
+    if piece.open and piece.text in ("oran", "orang"):
         return COLOUR_NAMES.index("orange")
+    if piece.text in FRUITS:
+        return FRUITS[piece.text]
     return piece.entry[1] if piece.kind == "colour" else None
 
 
@@ -95,6 +110,15 @@ def _opening_colour(text: str) -> int | None:
         if word.startswith(text):
             return COLOUR_NAMES.index(name)
     return None
+
+
+def _is_described(piece: Piece) -> bool:
+    """Whether a piece is a thing that the word before it may say more of."""
+    return (
+        piece.kind == "thing"
+        and not piece.comma
+        and not (piece.open and any(word.startswith(piece.text) for word in FUNCTION))
+    )
 
 
 def _number(text: str) -> tuple[int, bool] | None:
@@ -109,9 +133,9 @@ def _number(text: str) -> tuple[int, bool] | None:
 class _Reader:
     """One prompt being read, piece by piece."""
 
-    def __init__(self, pieces: list[Piece]) -> None:
-        """Nothing is read yet."""
-        self.pieces = pieces
+    def __init__(self, pieces: list[Piece], styled: bool) -> None:
+        """Nothing is read yet; `styled` if a style was named beside the pieces."""
+        self.pieces, self.styled = pieces, styled
         self.things: list[Named] = []
         self.mood: int | None = None
         self.waiting: tuple[int, int] | None = None  # a colour and where it stands, before its thing
@@ -138,14 +162,14 @@ class _Reader:
         shade, after = _colour_of(named), self.at(j + 1)
         if shade is None and named.open and self.things and named.text not in FUNCTION:
             # "on a p" is on the way to pink, "with a p" to a pizza.
-            thing = named.kind == "thing" and named.entry[2] < 1000
+            thing = named.kind == "thing" and named.entry[2] < NAMED
             if not thing or piece.text in ONTO or not (preposition or article):
                 shade = _opening_colour(named.text)
         if shade is None:
             return None
         if self.things and after is not None and after.kind == "thing" and not _is_backdrop(after):
             return None  # "on a blue car"
-        if named.text == "orange" and piece.text == "with" and not _is_backdrop(after):
+        if named.text in FRUITS and piece.text == "with" and not _is_backdrop(after):
             return None  # "with an orange"
         settled = piece.text in ONTO or after is None or _is_backdrop(after) or after.comma
         if settled and (self.things or self.mood is not None or _is_backdrop(after)):
@@ -210,23 +234,31 @@ class _Reader:
                 i = after
                 continue
             shade = _colour_of(piece)
-            fruit = piece.text.startswith("orang") and (
+            fruit = (piece.text in FRUITS or piece.text.startswith("orang")) and (
                 following is None
                 or following.kind == "function"
                 or (following.open and following.text == "o")
             )
             if shade is not None and not (
-                fruit and (not self.things or self.relation is not None) and self.waiting is None
+                fruit
+                and not _is_backdrop(following)
+                and (not self.things or self.relation is not None)
+                and self.waiting is None
             ):
                 i = self.colour(i, shade)
                 continue
             number = _number(piece.text) if piece.kind in ("function", "unknown") else None
             self.number = number or self.number
             joins = (
-                number or piece.text in ARTICLES or (piece.text.endswith("ing") and piece.kind == "unknown")
+                number
+                or piece.text in ARTICLES
+                or (piece.text.endswith("ing") and piece.kind in ("unknown", "mood"))
             )
             if joins and self.things and self.relation is None:
                 self.relation, self.waiting = "beside", None
+            if piece.text in DESCRIBING and following and _is_described(following):
+                i += 1
+                continue
             if piece.kind in ("thing", "mood") or (piece.kind == "function" and piece.open):
                 self.known(i)
             i += 1
@@ -238,7 +270,7 @@ class _Reader:
         if self.mood is not None:
             self.things = [Named(self.mood, self.waiting[0] if self.waiting else None, 1, "beside")]
         elif self.waiting is not None and self.background is None:
-            if any(piece.kind == "unknown" for piece in self.pieces):
+            if self.styled or any(piece.kind == "unknown" for piece in self.pieces):
                 self.background = self.waiting[0]
             else:
                 thing = INDEX[COLOUR_THINGS[COLOUR_NAMES[self.waiting[0]]]]
@@ -262,9 +294,22 @@ def _placed(things: list[Named]) -> tuple[Placed, ...]:
     )
 
 
+def _style(pieces: list[Piece]) -> tuple[int | None, list[Piece]]:
+    """The first style that pieces name, and the pieces without any; what follows one keeps its comma."""
+    style, others, comma = None, list[Piece](), False
+    for piece in pieces:
+        if piece.kind == "style":
+            style, comma = piece.entry[1] if style is None else style, comma or piece.comma
+        else:
+            others.append(Piece(piece.text, piece.entry, piece.open, piece.comma or (comma and bool(others))))
+            comma = False
+    return style, others
+
+
 def parse(prompt: str) -> Target:
     """What should be drawn for a prompt; see the module's text for the rules."""
-    reader = _Reader(split(prompt))
+    style, pieces = _style(split(prompt))
+    reader = _Reader(pieces, style is not None)
     reader.read()
     reader.finish()
     background = WHITE if reader.background is None else reader.background
@@ -272,5 +317,5 @@ def parse(prompt: str) -> Target:
         return Target(None, None, background)
     group = _placed(reader.things)
     if len(group) == 1:
-        return Target(group[0].concept, group[0].colour, background)
-    return Target(None, None, background, group)
+        return Target(group[0].concept, group[0].colour, background, style=style)
+    return Target(None, None, background, group, style)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.codes import PLACES, Target
-from training.concepts import COLOUR_NAMES, COLOURS, CONCEPTS
+from training.concepts import COLOUR_NAMES, COLOURS, CONCEPTS, STYLE_NAMES
 from training.data import SIZES, SMALL, Bytes, load_art, luma
 from training.paths import HERE
 
@@ -85,20 +85,67 @@ def washes(noise: Tensor, backgrounds: Tensor) -> Tensor:
     return (backgrounds[:, :, None, None] + WASH * field).clamp(0, 1)
 
 
+TONES = {
+    "black and white": np.array([[0.299, 0.587, 0.114]] * 3, np.float32),
+    "sepia": np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]], np.float32),
+}
+"""Styles that change every colour alike: (3, 3) from red, green, blue to the same."""
+INKS = np.array([[0.1, 0.1, 0.12], [0.95, 0.95, 0.95]], np.float32)
+"""What silhouettes and sketches are drawn with, on a light background and on a dark one."""
+
+
+def grounds(targets: Sequence[Target]) -> Tensor:
+    """(B, 3) the colours of the backgrounds in 0..1, as the targets' styles show them."""
+    tones = [None if target.style is None else TONES.get(STYLE_NAMES[target.style]) for target in targets]
+    colours = [PALETTE[target.background] for target in targets]
+    shown = [c if tone is None else np.minimum(tone @ c, 1) for c, tone in zip(colours, tones, strict=True)]
+    return torch.from_numpy(np.stack(shown))
+
+
+def is_dark(background: int) -> bool:
+    """Whether dark ink would not be seen on a background."""
+    return bool(luma(PALETTE[background]) < 0.35)
+
+
+def stylise(cutout: Bytes, style: int, dark: bool) -> Bytes:
+    """A cut-out, premultiplied (512, 512, 4), in a style, for a background that is `dark` or not."""
+    name, rgb, alpha = STYLE_NAMES[style], cutout[..., :3].astype(np.float32), cutout[..., 3:]
+    if name in TONES:
+        return np.dstack([np.minimum(rgb @ TONES[name].T, alpha).astype(np.uint8), alpha])
+    planes = torch.from_numpy(cutout).permute(2, 0, 1).float()
+    if name == "pixel art":
+        squares = F.avg_pool2d(planes, PATCH)
+        sharp = F.interpolate(squares[None], scale_factor=float(PATCH))[0]
+        return sharp.permute(1, 2, 0).round().byte().numpy()
+    if name == "sketch":
+        # What changes within seven pixels is a line: of lightness, or of the thing's outline.
+        plain = torch.stack([planes[:3].mean(0), planes[3]])
+        change = F.max_pool2d(plain, 7, 1, 3) + F.max_pool2d(-plain, 7, 1, 3)
+        alpha = (2 * change.amax(0) - 40).clamp(0, 255).round().byte().numpy()[..., None]
+    return np.dstack([(INKS[int(dark)] * alpha).astype(np.uint8), alpha])
+
+
 @dataclass(frozen=True)
 class Scene:
-    """What to compose: a concept or none, its recolouring or none, the background; indices into the tables."""
+    """What to compose, as indices: a concept or none, its recolouring or none, the background, a style or none."""
 
     concept: int | None
     colour: int | None
     background: int
     pose: Pose
+    style: int | None = None
 
     @classmethod
     def all(cls, target: Target, crop: Sequence[int]) -> tuple[Scene, ...]:
         """What a target shows in a picture cut out at a corner (top, left): a scene for each of its things."""
         return tuple(
-            cls(concept, colour, target.background, place(index) if target.group else cropped(crop))
+            cls(
+                concept,
+                colour,
+                target.background,
+                place(index) if target.group else cropped(crop),
+                target.style,
+            )
             for concept, colour, index in target.things
         ) or (cls(None, None, target.background, cropped(crop)),)
 
@@ -126,7 +173,7 @@ class Composer:
         else:
             canvas[y0:y1, x0:x1, :3] = recolour(source, self.mains[scene.concept], PALETTE[scene.colour])
             canvas[y0:y1, x0:x1, 3] = source[..., 3]
-        return canvas
+        return canvas if scene.style is None else stylise(canvas, scene.style, is_dark(scene.background))
 
     def target(self, target: Target, crop: Sequence[int]) -> Bytes:
         """(512, 512, 4): all things of a target, which never overlap, in a picture cut out at a corner."""

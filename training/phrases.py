@@ -8,41 +8,85 @@ from functools import lru_cache
 from typing import Literal
 
 from training.codes import is_natural
-from training.concepts import COLOUR_NAMES, COLOUR_WORDS, CONCEPTS, INDEX
+from training.concepts import COLOUR_NAMES, COLOUR_WORDS, CONCEPTS, INDEX, NAMES, STYLES
 from training.data import read_json
 from training.keywords import KEYWORDS
 from training.paths import HERE
 
 DISTILLED = HERE / "lexicon.tsv"
-Kind = Literal["thing", "mood", "colour", "function", "unknown"]
+Kind = Literal["thing", "mood", "colour", "style", "function", "unknown"]
+NAMED = 2000
+"""Ranks below are names of things, and the colours among them."""
+POPULAR = 150
+"""The colours' rank among the names: "re" is on the way to red, not to the recycling symbol."""
+STYLED: dict[str, tuple[Kind, int, int]] = {
+    word: ("style", i, 0) for i, words in enumerate(STYLES.values()) for word in words
+}
+"""Every phrase for a style."""
 
 _MOODS = """
-love valentine valentines home building happy smile smiling smiles blush joy grinning machine auto vehicle
-stars sunny sunlight sunshine spirit spooky boo wood woods forest birthday death dead laughing laugh lol
-haha funny crying cry sad sobbing tears sob weeping adoring lovestruck angry anger mad furious rage grumpy
-annoyed cool awesome sleeping sleep sleepy tired snoring asleep nap bed thinking think pondering ponder
-winking wink scared screaming scream fear shocked surprised afraid fearful terrified horror upset depressed
-hilarious halloween cloudy burning blaze electricity storm snow winter world flight sailing railway royal
-king queen rain pride desert caffeine drunk poison flirt flirty lunar chips canine feline citrus shades
-thunder cycle coach present presents box magical frosty water drop drops time idea rich winner champion
-award post sweet camp camping hill police locked alarm palm trainers explosive eruption karaoke
-candlelight seat
+love valentine valentines home building happy smile smiling smiles blush joy grinning machine auto vehicle stars
+sunny sunlight sunshine spirit spooky boo wood woods forest birthday death dead laughing laugh lol haha funny
+crying cry sad sobbing tears sob weeping adoring lovestruck angry anger mad furious rage grumpy annoyed cool
+awesome sleeping sleep sleepy tired snoring asleep nap thinking think pondering ponder winking wink scared
+screaming scream fear shocked surprised afraid fearful terrified horror upset depressed hilarious halloween
+cloudy burning blaze electricity storm snow winter world flight sailing railway royal king queen rain pride
+desert caffeine drunk poison flirt flirty lunar chips canine feline citrus shades thunder cycle coach present
+presents box magical frosty water drop drops time idea rich winner champion award post sweet camp camping hill
+police locked alarm palm trainers explosive eruption karaoke candlelight seat cheeky crazy zany goofy wacky
+silly innocent angelic starstruck star-struck showering magnetic hug hugging cuddle embrace flexing strong flex
+settings greedy barefoot nauseous queasy sick disgusted nauseated archery check search vomit vomiting puke
+puking barf overheated overheating sweaty sweating sweat freezing shivering frostbitten brr clap clapping
+applaud applause bravo pray praying prayer query question boom bang kaboom blast kapow explode okay hello hi bye
+goodbye greeting waving dislike downvote disapprove podcast punch loud sound volume mute muted danger caution
+warning film movie knitting reading read melting human skiing prohibited forbidden banned golfing skate party
+partying celebrate celebration tada congratulations smirking smug writing recycle recycling nuclear radiation
+delicious yummy yum tasty hungry rainy raining rainfall graduation graduate kissing night nighttime morning
+evening dawn daybreak dusk twilight mist misty foggy hazy haze wind windy breeze gust snowing snowfall snowy
+unhappy frowning frown disco expressionless deadpan unimpressed unamused bored confused puzzled baffled
+perplexed confusion worried worry concerned disappointed disappointment dejected pensive gloomy sorrowful
+remorseful infinite forever gasp whoa wow repair banking cheers astonished flabbergasted amazed astounded
+stunned pregnant pregnancy embarrassed blushing flushed feverish fever injured sneeze sneezing achoo bald beardy
+tipsy woozy multiply divide dance dancing bleeding hypnotized dazed enraged pouting livid outraged running run
+jogging lift swearing cussing cursing walking walk hiking surfing surf fuming huffing frustrated swimming swim
+equals equality shush quiet shh hush shushing snowboarding shaving salute saluting weightlifting climbing rowing
+drool drooling drooly fencing shopping yawn yawning drowsy cruise dribbling cartwheeling giggle giggling teehee
+wrestling departures arrivals takeoff take-off peeking peek juggling skeptical suspicious doubtful meditating
+meditate bathing incognito eclipse grimace grimacing awkward eek shrugging dunno idk facepalming smh play pause
+exhausted relieved calm peaceful hooray anxious nervous stressed excited beaming grin calling round whistling
+speechless mouthless handwriting exhale sighing shaking trembling triangular nod nodding diving curling vote
+voting election dizzy dizziness splash splashing rip dash snore sewing sign user male female undead lying stop
+gaming boxing fishing angling cycling canoeing skydiving parachuting skateboarding atomic location temperature
+sparkle glitter twinkle shimmer stone paper ice radioactive teary nerdy geeky ratty beard starry loudly unlocked
+unlock link divination liberty peace
 """
-MOODS = frozenset(_MOODS.split())
+MOODS = frozenset(_MOODS.split()) - frozenset(NAMES)
 """Words that also describe other things ("a sleeping cat"): drawn only where nothing else is."""
 
 _FUNCTION = """
-a an the of and or in on with at to for by from is are my your his her its this that some one two three
-picture photo photograph image drawing painting sketch illustration art emoji icon sticker logo draw show me
-please very cute little big small tiny huge giant nice pretty beautiful lovely against over behind front
-background backdrop bg wall color colour colored coloured
+a an the of and or in on with at to for by from is are my your his her its this that some one two three picture
+pictures photo photograph image drawing drawn painting illustration art style styled emoji icon sticker logo
+draw show me please very cute little big small tiny huge giant nice pretty beautiful lovely against over behind
+front background backdrop bg wall color colour colored coloured plus
 """
 FUNCTION = frozenset(_FUNCTION.split())
+NAMESAKES = ("van gogh", "light year", "french kiss", "bull market", "nail art")
+"""Phrases that begin with a thing's word and have nothing to do with it."""
+JOINTS = ("and", "or", "in", "on", "with", "at", "to", "for", "by", "from", "over", "against")
+"""Those that mostly come after a thing."""
 
 
-ONE = frozenset(("fries", "grapes", "glasses", "scissors", "headphones", "eyes", "thumbs up"))
-"""Things whose ordinary name is a plural: the word alone means one of them."""
-IRREGULAR = {"mouse": "mice", "cactus": "cacti", "ox": "oxen"}
+IRREGULAR = {
+    "mouse": "mice",
+    "cactus": "cacti",
+    "ox": "oxen",
+    "child": "children",
+    "foot": "feet",
+    "tooth": "teeth",
+    "goose": "geese",
+    "knife": "knives",
+    "die": "dice",
+}
 
 
 def plurals(phrase: str) -> tuple[str, ...]:
@@ -60,28 +104,54 @@ def plurals(phrase: str) -> tuple[str, ...]:
     return (phrase + "s", phrase + "es") if phrase.endswith("o") else (phrase + "s",)
 
 
+def _one() -> frozenset[str]:
+    """Things whose ordinary name is a plural ("grapes", "scissors"): the word alone means one of them."""
+    plural = {
+        concept.name
+        for concept in CONCEPTS
+        if any(concept.name in plurals(word) for word in concept.words)
+        or "thumbs" in concept.name
+        or any(
+            part.endswith("s") and not part.endswith(("ss", "us", "is")) for part in concept.name.split()[-1:]
+        )
+    }
+    return frozenset(plural)
+
+
+ONE = _one()
+
+
+def _also_plain(phrases: tuple[str, ...]) -> tuple[str, ...]:
+    """Phrases, and after them those whose hyphens and "'s" are not read, as `_words` gives them."""
+    plain = (
+        " ".join(re.sub(r"'s?$", "", word) for word in phrase.replace("-", " ").split()) for phrase in phrases
+    )
+    return tuple(dict.fromkeys((*phrases, *plain)))
+
+
 def _lexicon() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
     """Every known phrase with (kind, index of concept or colour, rank; lower is likelier); those in the plural."""
     known: dict[str, tuple[Kind, int, int]] = {}
     for i, concept in enumerate(CONCEPTS):
-        for j, phrase in enumerate(concept.words):
+        for j, phrase in enumerate(_also_plain(concept.words)):
             kind: Kind = "mood" if phrase in MOODS else "thing"
-            known[phrase] = (kind, i, i if j == 0 else 1000 * (2 if kind == "thing" else 3) + i)
+            known[phrase] = (kind, i, i if j == 0 else NAMED * (1 if kind == "thing" else 2) + i)
     for i, concept in enumerate(CONCEPTS):
         for phrase in KEYWORDS.get(concept.name, ()):
             named = concept.name in phrase.split()  # "deciduous tree"
-            known[phrase] = ("thing" if named else "mood", i, 5000 + i)
+            known[phrase] = ("thing" if named else "mood", i, 4 * NAMED + i)
     several = set()
     for phrase, (kind, i, _) in list(known.items()):
         if kind == "thing" and CONCEPTS[i].name not in ONE and phrase not in several:
             forms = [form for form in plurals(phrase) if known.get(form, ("thing", i))[:2] == ("thing", i)]
             several.update(forms)
             for form in forms[:1]:
-                known.setdefault(form, ("thing", i, 7000 + i))
+                known.setdefault(form, ("thing", i, 5 * NAMED + i))
+    known.update(dict.fromkeys(NAMESAKES, ("unknown", 0, 9 * NAMED)))
     for word, name in COLOUR_WORDS.items():
         if word not in known:  # "orange" is the fruit here; `parse` knows that it is a colour too
             i = COLOUR_NAMES.index(name)
-            known[word] = ("colour", i, (1000 if word == name else 4000) + i)
+            known[word] = ("colour", i, (POPULAR if word == name else 3 * NAMED) + i)
     return known, frozenset(several & known.keys())
 
 
@@ -90,15 +160,17 @@ def _distilled() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
     known: dict[str, tuple[Kind, int, int]] = {}
     for line in DISTILLED.read_text().splitlines() if DISTILLED.exists() else ():
         word, name, source = line.split("\t")
-        known[word] = ("thing" if source == "tree" else "mood", INDEX[name], 8000)
+        if word in LEXICON or name not in INDEX:
+            continue  # of an older table
+        known[word] = ("thing" if source == "tree" else "mood", INDEX[name], 6 * NAMED)
     several = {plurals(word)[0]: entry for word, entry in known.items() if entry[0] == "thing"}
-    several = {form: entry for form, entry in several.items() if form not in known}
+    several = {form: entry for form, entry in several.items() if form not in known and form not in LEXICON}
     return {**known, **several}, frozenset(several)
 
 
 LEXICON, PLURALS = _lexicon()
 KINDS, KINDS_PLURALS = _distilled()
-LONGEST = max(len(phrase.split()) for phrase in LEXICON)
+LONGEST = max(len(phrase.split()) for phrase in {**LEXICON, **STYLED})
 """Words of the longest phrase."""
 
 
@@ -109,9 +181,44 @@ def _prefixes() -> dict[str, tuple[Kind, int, int]]:
     for phrase, entry in LEXICON.items():
         for end in range(1, len(phrase)):
             prefix = phrase[:end]
-            if prefix not in best or entry[2] < best[prefix][2]:
+            if not prefix.isdigit() and (prefix not in best or entry[2] < best[prefix][2]):
                 best[prefix] = entry
     return best
+
+
+@lru_cache(maxsize=1)
+def _style_prefixes() -> dict[str, tuple[Kind, int, int]]:
+    """The style of every longer proper prefix of a style's words; "function" where two begin so."""
+    found: dict[str, tuple[Kind, int, int]] = {}
+    for phrase, entry in STYLED.items():
+        for end in range(3, len(phrase)):
+            if found.setdefault(phrase[:end], entry)[1] != entry[1]:
+                found[phrase[:end]] = ("function", 0, 0)
+    return found
+
+
+def _styled(words: list[str], open_: bool) -> tuple[Kind, int, int] | None:
+    """The style that words are, or that the last words of a text begin and no common thing does."""
+    phrase = " ".join(words)
+    if phrase in STYLED:
+        return STYLED[phrase]
+    entry = _style_prefixes().get(phrase) if open_ else None
+    if entry is None or phrase in LEXICON or phrase in KINDS or phrase in FUNCTION:
+        return None
+    if len(words) > 1:  # "black an" may become an ant, "cat and a pencil d" a dog
+        return entry if len(words) > 2 or (words[0] not in COLOUR_WORDS and len(words[1]) > 1) else None
+    begun = _prefixes().get(phrase)
+    return entry if begun is None or (begun[2] >= NAMED and len(phrase) > 3) else None
+
+
+def _stands_alone(words: list[str]) -> bool:
+    """Whether the last words of a text are rather a thing and more than the beginning of a longer name.
+
+    "red ap" on the way to "red apple" is a phrase; "cat a", "heart on" and "cat with h" are not.
+    """
+    first, last = LEXICON.get(words[0], ("",))[0], words[-1]
+    joint = any(word in FUNCTION for word in words[1:-1]) or any(word.startswith(last) for word in JOINTS)
+    return first in ("thing", "mood", "colour") and (joint or len(last) < 2)
 
 
 @lru_cache(maxsize=1)
@@ -147,12 +254,14 @@ def look_up(word: str, unfinished: bool) -> tuple[Kind, int, int]:
     prefixes = _prefixes()
     words, beginnings = english()
     # "man" is a word of its own before it is the beginning of "mandarin"; "pump" may well become "pumpkin".
-    if unfinished and word in prefixes and (prefixes[word][2] < 1000 or word not in words or len(word) < 3):
+    if unfinished and word in prefixes and (prefixes[word][2] < NAMED or word not in words or len(word) < 3):
         return prefixes[word]
     if word in KINDS:
         return KINDS[word]
     if len(word) >= 4 and word not in words and word.isalpha():
-        candidates = [LEXICON[w] for w in slips(word) if len(w) >= 4 and w in LEXICON]
+        candidates = [
+            known[w] for w in slips(word) if len(w) >= 4 for known in (LEXICON, STYLED) if w in known
+        ]
         if not candidates and unfinished and len(word) >= 5 and word not in beginnings:
             candidates = [prefixes[w] for w in slips(word) if len(w) >= 4 and w in prefixes]
         if candidates:
@@ -168,7 +277,10 @@ def complete_coloured(colour: int, prefix: str) -> tuple[Kind, int, int] | None:
     fitting = [
         entry
         for phrase, entry in LEXICON.items()
-        if entry[2] < 1000 and phrase.startswith(prefix) and is_natural(entry[1], colour)
+        if entry[0] == "thing"
+        and entry[2] < NAMED
+        and phrase.startswith(prefix)
+        and is_natural(entry[1], colour)
     ]
     return min(fitting, key=lambda entry: entry[2]) if fitting else None
 
@@ -176,7 +288,7 @@ def complete_coloured(colour: int, prefix: str) -> tuple[Kind, int, int] | None:
 def complete(prefix: str) -> tuple[Kind, int, int] | None:
     """What is begun by a word that is also one of its own ("a", "an", "to"): a thing's name."""
     entry = _prefixes().get(prefix)
-    return entry if entry is not None and entry[2] < 1000 else None
+    return entry if entry is not None and entry[0] == "thing" and entry[2] < NAMED else None
 
 
 class Piece:
@@ -214,12 +326,14 @@ def split(prompt: str) -> list[Piece]:
         for n in range(min(LONGEST, len(words) - i), 0, -1):
             phrase = " ".join(w for w, _ in words[i : i + n])
             last = i + n == len(words)
-            if n > 1 and (phrase in LEXICON or phrase in KINDS):
+            style = _styled([w for w, _ in words[i : i + n]], unfinished and last)
+            if style is not None:
+                entry = style
+            elif n > 1 and (phrase in LEXICON or phrase in KINDS):
                 entry = LEXICON.get(phrase) or KINDS[phrase]
             elif n > 1 and last and unfinished and phrase in _prefixes() and words[i][0] not in FUNCTION:
                 entry = _prefixes()[phrase]
-                # "red a" on the way to "red apple" is a phrase; "cat a" is not: its first word stands alone.
-                if LEXICON.get(words[i][0], ("",))[0] in ("thing", "colour") and len(words[i + n - 1][0]) < 2:
+                if _stands_alone([w for w, _ in words[i : i + n]]):
                     continue
             elif n == 1:
                 entry = look_up(phrase, unfinished and last)

@@ -22,7 +22,7 @@ from training.batches import Batches
 from training.data import SMALL, load_art
 from training.decoder import SCALING, picture_loss
 from training.generator import LATER, Painter, predict
-from training.latents import PALETTE, PATCH, PLACED, Composer, Encoder, washes
+from training.latents import PATCH, PLACED, Composer, Encoder, grounds, washes
 from training.paths import WORK
 
 CHECKPOINT = WORK / "sharp.pt"
@@ -66,7 +66,7 @@ class Both:
         drawn, targets = batches.draw(self.painter.batch, rng)
         composed = map(batches.composer.target, targets, drawn.crops.tolist())
         cutouts = torch.from_numpy(np.stack(list(composed)))
-        palette = torch.from_numpy(PALETTE[[target.background for target in targets]])
+        palette = grounds(targets)
         backgrounds = washes(drawn.noise.cpu(), palette)
         noise, code, states, corners, x0 = drawn.to(batches.device)
         first = rng.random() >= self.painter.later

@@ -14,6 +14,7 @@ import math
 import multiprocessing
 import os
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
@@ -28,13 +29,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from training import codes, loop
 from training.captions import Captions, write
 from training.codes import Target
-from training.concepts import COLOUR_NAMES
+from training.concepts import COLOUR_NAMES, NAMES, STYLE_NAMES
 from training.optim import Muon, same_shapes
 from training.paths import SHIPPED, WORK
+from training.phrases import KINDS, LEXICON, STYLED, look_up
 
 CHECKPOINT = WORK / "text.pt"
 TOKENIZER = WORK / "tokenizer"
-MERGES = 1200
+MERGES = 7500
 LENGTH = 32
 """Longest prompt in tokens, its two end marks included; the last four positions also hold the slots."""
 LAYERS = 5
@@ -45,10 +47,17 @@ SHARPNESS = 14.0
 """Scale from code entries to logits."""
 
 
-def train_tokenizer(captions: int = 60_000, seed: int = 1) -> CLIPTokenizer:
+def spelt(captions: int, seed: int) -> Iterator[str]:
+    """What the merges are counted in: captions, and words that mean something, so often that many are one token."""
+    stream = Captions(seed)
+    yield from (stream.caption() for _ in range(captions))
+    for word in (*LEXICON, *KINDS, *STYLED):
+        yield from [word] * (120 if word in LEXICON else 40)
+
+
+def train_tokenizer(captions: int = 20_000, seed: int = 1) -> CLIPTokenizer:
     """A CLIP tokenizer with our own merges: all bytes, all bytes at a word's end, and the commonest pairs in
     captions."""
-    stream = Captions(seed)
     backend = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -66,7 +75,7 @@ def train_tokenizer(captions: int = 60_000, seed: int = 1) -> CLIPTokenizer:
         show_progress=False,
         min_frequency=5,
     )
-    backend.train_from_iterator((stream.caption() for _ in range(captions)), trainer)
+    backend.train_from_iterator(spelt(captions, seed), trainer)
     merges = [tuple(m) for m in json.loads(backend.to_str())["model"]["merges"]][:MERGES]
     tokens = [*alphabet, *(c + "</w>" for c in alphabet), *(a + b for a, b in merges), BOS, EOS]
     vocabulary: dict[str, int] = {}
@@ -76,10 +85,12 @@ def train_tokenizer(captions: int = 60_000, seed: int = 1) -> CLIPTokenizer:
 
 
 def load_tokenizer() -> CLIPTokenizer:
-    """The trained tokenizer: the scratch folder's, else the shipped one, else one trained now."""
+    """The trained tokenizer: the scratch folder's, else the shipped one if it is as large, else one trained now."""
     if not (TOKENIZER / "tokenizer.json").exists():
         if (SHIPPED / "tokenizer_2" / "tokenizer.json").exists():
-            return CLIPTokenizer.from_pretrained(SHIPPED / "tokenizer_2", model_max_length=LENGTH)
+            tokenizer = CLIPTokenizer.from_pretrained(SHIPPED / "tokenizer_2", model_max_length=LENGTH)
+            if len(tokenizer) > MERGES:
+                return tokenizer
         train_tokenizer().save_pretrained(TOKENIZER)
     return CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=LENGTH)
 
@@ -102,9 +113,32 @@ def config(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int) -> CLI
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
-    """The untrained encoder, about 2.2 M parameters."""
+    """The untrained encoder, about 3.8 M parameters."""
     torch.manual_seed(0)
     return CLIPTextModelWithProjection(config(tokenizer, width=codes.WIDTH, layers=LAYERS, heads=6))
+
+
+BEGINNING = 0.2
+"""How loud the things' patterns are in new embeddings."""
+
+
+@torch.no_grad()
+def prime(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+    """Start tokens that are words, or begin some, from the patterns of their things, and read these out again.
+
+    So what has to be learnt is more how words go together than which of a thousand things each is.
+    """
+    body = model.text_model if hasattr(model, "text_model") else model
+    embedding = body.embeddings.token_embedding.weight
+    for token, row in tokenizer.get_vocab().items():
+        word = token.removesuffix("</w>")
+        entry = look_up(word, unfinished=True) if word.isalpha() else ("unknown", 0, 0)
+        if entry[0] in ("thing", "mood"):
+            embedding[row, : codes.THING] = BEGINNING * codes.PATTERNS[entry[1]]
+    projection = model.text_projection.weight
+    projection.mul_(0.1)
+    projection[: codes.THING] = 0.0
+    projection[: codes.THING, : codes.THING] = BEGINNING * torch.eye(codes.THING)
 
 
 @torch.no_grad()
@@ -139,44 +173,54 @@ def code_loss(made: Tensor, targets: list[Target]) -> Tensor:
     """Cross-entropy per part of the code ("none" wins below one half), and the squared distance from the
     exact code, in which alone a group's things and colours are said."""
     none = made.new_full((len(made), 1), 0.5)
-    ends = (0, codes.COLOUR_AT, codes.BACKGROUND_AT, codes.LAYOUT_AT, codes.LAYOUT_AT + len(codes.LAYOUTS))
+    ends = (
+        *(codes.COLOUR_AT, codes.BACKGROUND_AT, codes.LAYOUT_AT, codes.STYLE_AT),
+        codes.STYLE_AT + len(STYLE_NAMES),
+    )
+    concept, exact = made[:, : codes.THING], codes.encode(targets)
+    label = torch.tensor([IGNORED if t.group else class_of(t.concept, len(NAMES)) for t in targets])
+    entropy = F.cross_entropy(thing_logits(concept), label, reduction="sum") / len(made)
     parts: tuple[list[int | None], ...] = (
-        [IGNORED if t.group else t.concept for t in targets],
         [IGNORED if t.group else t.colour for t in targets],
         [t.background for t in targets],
         [codes.layout(t.group) for t in targets],
+        [t.style for t in targets],
     )
-    entropy = made.new_zeros(())
     for start, end, said in zip(ends, ends[1:], parts, strict=False):
         label = torch.tensor([class_of(index, end - start) for index in said])
         logits = SHARPNESS * torch.cat([made[:, start:end], none], 1)
         entropy = entropy + F.cross_entropy(logits, label, reduction="sum") / len(made)
-    return entropy + 4 * (made - codes.encode(targets)).pow(2).sum(1).mean()
+    rest = (made - exact)[:, codes.COLOUR_AT :].pow(2).sum(1).mean()
+    return entropy + 4 * rest + 2 * distance(concept, exact[:, : codes.THING])
+
+
+def thing_logits(made: Tensor) -> Tensor:
+    """(n, things + 1) logits of (n, THING) patterns; nothing, the last, wins below one half of a thing's own."""
+    none = made.new_full((len(made), 1), codes.LOUD)
+    return torch.cat([2 * made @ codes.PATTERNS.T, none], 1)
+
+
+def distance(made: Tensor, exact: Tensor) -> Tensor:
+    """How far what was made is from what is exact: squared only when small, or far off it would drown all else."""
+    return ((1 + (made - exact).pow(2).sum(-1)).sqrt() - 1).mean()
 
 
 def slot_loss(made: Tensor, targets: list[Target]) -> Tensor:
-    """The same of (B, 4, SLOT) slots: cross-entropy of thing, colour and place; the distance from what is exact.
-
-    It is squared only when small: far off, at first, its square would drown all else.
-    """
+    """The same of (B, 4, SLOT) slots: cross-entropy of thing, colour and place; the distance from what is exact."""
     rows = [[*target.group, *[None] * (codes.SLOTS - len(target.group))] for target in targets]
     flat = [placed for row in rows for placed in row]
     thing, colour, place = torch.split(made.flatten(0, 1), [codes.THING, len(COLOUR_NAMES), codes.PLACES], 1)
-    full = 2 * float(
-        codes.PATTERNS[0].pow(2).sum()
-    )  # what a thing's own pattern scores; none scores half of it
+    none = made.new_full((len(thing), 1), SHARPNESS / 2)
     parts = (
-        (2 * thing @ codes.PATTERNS.T, full, [placed and placed.concept for placed in flat]),
-        (SHARPNESS * colour, SHARPNESS, [placed and placed.colour for placed in flat]),
-        (SHARPNESS * place, SHARPNESS, [placed and placed.place for placed in flat]),
+        (thing_logits(thing), [placed and placed.concept for placed in flat]),
+        (torch.cat([SHARPNESS * colour, none], 1), [placed and placed.colour for placed in flat]),
+        (torch.cat([SHARPNESS * place, none], 1), [placed and placed.place for placed in flat]),
     )
     entropy = made.new_zeros(())
-    for logits, height, said in parts:
-        none = logits.new_full((len(logits), 1), height / 2)
-        label = torch.tensor([class_of(index, logits.shape[1]) for index in said])
-        entropy = entropy + F.cross_entropy(torch.cat([logits, none], 1), label)
-    distance = (1 + (made - codes.slots(targets)).pow(2).sum(2)).sqrt() - 1
-    return 2 * entropy + 2 * distance.mean()
+    for logits, said in parts:
+        label = torch.tensor([class_of(index, logits.shape[1] - 1) for index in said])
+        entropy = entropy + F.cross_entropy(logits, label)
+    return 2 * entropy + 2 * distance(made, codes.slots(targets))
 
 
 def read(model: CLIPTextModelWithProjection, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,8 +253,8 @@ def understood(
 def accuracy(
     model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, texts: list[str], targets: list[Target]
 ) -> dict[str, float]:
-    """Shares of captions read right: concept, recolouring, background, all of it; of those that mean a group, the
-    group; and the mean errors of codes and slots."""
+    """Shares of captions read right: concept, recolouring, background, style, all of it; of those that mean a
+    group, the group; and the mean errors of codes and slots."""
     model.eval()
     right: Counter[str] = Counter()
     error = slot_error = 0.0
@@ -222,13 +266,14 @@ def accuracy(
         for seen, true in zip(codes.decode(made, slots), targets[i : i + 256], strict=True):
             right["concept"] += seen.concept == true.concept
             right["colour"] += seen.colour == true.colour
+            right["style"] += seen.style == true.style
             right["background"] += seen.background == true.background
             right["group"] += bool(true.group) and seen.group == true.group
             right["all"] += seen == true
     model.train()
     groups = sum(bool(target.group) for target in targets)
     return {
-        **{key: right[key] / len(texts) for key in ("concept", "colour", "background", "all")},
+        **{key: right[key] / len(texts) for key in ("concept", "colour", "background", "style", "all")},
         **({"group": right["group"] / groups} if groups else {}),
         "code_error": math.sqrt(error / len(texts)),
         "slot_error": math.sqrt(slot_error / len(texts)),
@@ -344,6 +389,8 @@ def train(
     model = build(tokenizer).train()
     model.set_attn_implementation("eager")  # the fused kernel's backward is slow for short texts on a CPU
     rate = 0.35 if resume and shipped(model) else 1.0
+    if rate == 1:
+        prime(model, tokenizer)
     ahead = 0 if device == "cpu" else max(1, (os.cpu_count() or 1) - 1)
     writers = Writers(TOGETHER * (batch or (192 if device == "cpu" else 1024)), seed, ahead)
     listener = Listener(model.to(device), tokenizer, writers, rate)

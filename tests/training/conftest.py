@@ -22,7 +22,20 @@ from training.concepts import CONCEPTS
 from training.latents import CHANNELS, Composer, Encoder
 
 WORDS = frozenset(
-    {"clown", "wolf", "sheep", "beard", "plant", "democracy", "mortgage", "table", "window", "many"}
+    {
+        "clown",
+        "wolf",
+        "sheep",
+        "beard",
+        "plant",
+        "democracy",
+        "mortgage",
+        "table",
+        "window",
+        "many",
+        "next",
+        "pair",
+    }
 )
 
 

@@ -10,9 +10,10 @@ from transformers import CLIPTokenizer
 
 from training import codes, text
 from training.captions import Captions
+from training.concepts import INDEX
 from training.grammar import parse
 
-PROMPTS = ["a cat and a blue dog", "three apples on pink", "cat", "nothing known"]
+PROMPTS = ["a cat and a blue dog", "three apples on pink", "cat, pixel art", "nothing known"]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,16 @@ def test_exact_codes_cost_nothing() -> None:
     assert text.slot_loss(slots, targets) < 0.3
     assert text.code_loss(pooled.flip(0), targets) > 1
     assert text.slot_loss(slots.flip(0), targets) > 1
+
+
+def test_new_embeddings_know_the_things(tokenizer: CLIPTokenizer) -> None:
+    """A word's token is like its thing's pattern, and reading it out names the thing."""
+    model = text.build(tokenizer)
+    text.prime(model, tokenizer)
+    row = model.get_input_embeddings().weight[tokenizer.get_vocab()["cat</w>"]]
+    assert torch.allclose(row[: codes.THING], text.BEGINNING * codes.PATTERNS[0])
+    read = model.text_projection.weight[: codes.THING] @ row / text.BEGINNING**2
+    assert int(text.thing_logits(read[None]).argmax()) == INDEX["cat"]
 
 
 def test_the_idle_encoder_marks_the_slots(tokenizer: CLIPTokenizer) -> None:

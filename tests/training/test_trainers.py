@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from training import codes, decoder, export, generator, latents, loop, sharpen, text
+from training import codes, decoder, export, generator, latents, looks, loop, sharpen, text
 from training import encoder as vae_encoder
 from training.batches import Batches
-from training.latents import CHANNELS, Composer, Encoder
+from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
+from training.latents import CHANNELS, GRID, PLACED, Composer, Encoder
 from training.optim import Average, Muon, cosine, orthogonal
 
 
@@ -77,12 +79,71 @@ def test_cached_latents_are_the_encoders(
     drawn, targets = Batches(composer, encoder, several=0.6).draw(24, np.random.default_rng(0))
     assert {len(target.group) for target in targets} >= {0, 2, 3, 4}
     composed = [composer.target(*each) for each in zip(targets, drawn.crops.tolist(), strict=True)]
-    backgrounds = torch.from_numpy(latents.PALETTE[[target.background for target in targets]])
-    pictures = latents.flatten(torch.from_numpy(np.stack(composed)), backgrounds)
+    pictures = latents.flatten(torch.from_numpy(np.stack(composed)), latents.grounds(targets))
     assert drawn.code.shape == (24, codes.CODE)
     assert drawn.states.shape == (24, text.LENGTH, codes.STATES)
     assert len(drawn.crops.unique(dim=0)) > 1
     assert (drawn.x0 - encoder.pictures(pictures) * decoder.SCALING).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("style", range(len(STYLE_NAMES)), ids=STYLE_NAMES)
+@pytest.mark.parametrize("group", [(), (codes.Placed(1, None, 3), codes.Placed(2, 4, 5))], ids=["one", "two"])
+def test_styles_are_learnt_as_they_are_drawn(
+    composer: Composer, encoder: Encoder, style: int, group: tuple[codes.Placed, ...]
+) -> None:
+    """A style's latents are the encoding of the picture in that style, on light and on dark, wherever it stands."""
+    batches = Batches(composer, encoder)
+    for background in (codes.WHITE, 0, COLOUR_NAMES.index("black")):
+        target = codes.Target(None if group else 3, None, background, group, style)
+        crop = (32, -32)
+        ground = latents.grounds([target])
+        cutout = torch.from_numpy(composer.target(target, crop))[None]
+        true = encoder.pictures(latents.flatten(cutout, ground)) * decoder.SCALING
+        made = batches.latents([target], [crop], ground[:, :, None, None].expand(-1, -1, GRID, GRID))
+        assert (made - true).abs().max() < 0.02
+
+
+def test_what_looks_alike_begins_alike(composer: Composer, encoder: Encoder) -> None:
+    """Before anything is learnt, two things' codes are as near as their pictures; the rest is left alone."""
+    art = composer.art[PLACED].copy()
+    art[0] = art[0][::-1] // 2  # all things but this one look the same here
+    seen = looks.components(Composer({PLACED: art}, composer.mains), encoder, 64)
+    assert seen.shape == (len(CONCEPTS), 64)
+    unet = generator.build((32, 32, 64, 64, 64))
+    before = unet.add_embedding.linear_1.weight.detach().clone()
+    generator.foresee(unet, seen)
+    codes_of = unet.add_embedding.linear_1.weight.detach()[:, : len(CONCEPTS)].T
+    assert (codes_of[0] - codes_of[1]).norm() > 10 * (codes_of[1] - codes_of[2]).norm()
+    assert torch.equal(unet.add_embedding.linear_1.weight[:, len(CONCEPTS) :], before[:, len(CONCEPTS) :])
+
+
+def together(rank: int, folder: str) -> None:
+    """One of two processes of a run: its gradient is its rank."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    net = nn.Linear(4, 4)
+    fit = loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
+
+    class Step:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(fit, name)
+
+        def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
+            fit.learn(net(torch.full((1, 4), 1.0 + rank)).square().mean(), index, fraction)
+            return {"drawn": float(rng.random())}
+
+    learner: Any = Step()
+    loop.run(learner, 3, Path(folder) / "run.pt")
+    torch.save(net.state_dict(), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_share_a_run(tmp_path: Path) -> None:
+    """Two processes take the same steps, by both their gradients; one of them writes the checkpoint."""
+    torch.multiprocessing.spawn(together, (str(tmp_path),), nprocs=2)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert int(torch.load(tmp_path / "run.pt", weights_only=True)["step"]) == 3
 
 
 def test_later_steps_look_like_the_samplers() -> None:
