@@ -36,6 +36,8 @@ from training.latents import (
 )
 
 BLACK = COLOUR_NAMES.index("black")
+OFTEN, FAVOUR = 200, 3.0
+"""The most popular things come this much more often than they would."""
 POOL, FRESH = 20_000, 32
 """Captions that a reader knows at a time, and new ones for every batch."""
 
@@ -178,25 +180,17 @@ class Batches:
             for thing in target.things:
                 errors_of[thing.concept] += 0.2 * (error - errors_of[thing.concept])
 
-    def draw(
-        self, size: int, rng: np.random.Generator, plain: bool = False
-    ) -> tuple[Batch, list[codes.Target]]:
-        """`size` pictures and what they show, by chance: `rng`'s and torch's own.
-
-        `plain` ones have their own colours, no style, and no caption.
-        """
+    def draw(self, size: int, rng: np.random.Generator) -> tuple[Batch, list[codes.Target]]:
+        """`size` pictures and what they show, by chance: `rng`'s and torch's own."""
         noise = torch.randn(size, CHANNELS, GRID, GRID, device=self.device)
-        reader = None if plain else self.reader
-        told = size // 2 if reader else 0
+        told = size // 2 if self.reader else 0
         code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
         targets: list[codes.Target] = []
-        if reader:
-            code, states, targets = reader.read(told, rng)
+        if self.reader:
+            code, states, targets = self.reader.read(told, rng)
         hardness = self.errors**2
-        shares = {"recoloured": 0.0, "styled": 0.0} if plain else {}
-        targets += [
-            codes.sample(rng, several=self.several, hardness=hardness, **shares) for _ in range(size - told)
-        ]
+        hardness[:, :OFTEN] *= FAVOUR
+        targets += [codes.sample(rng, several=self.several, hardness=hardness) for _ in range(size - told)]
         # A little noise on exact codes, since the text encoder's are not exact; anything at the text's own tokens.
         exact = codes.encode(targets[told:]) + 0.02 * torch.randn(size - told, codes.CODE)
         slots = codes.slots(targets[told:])

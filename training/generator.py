@@ -9,7 +9,6 @@ encoder's own (`Reader`), and the loss is mostly absolute, not squared.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from diffusers import EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from training import codes, looks, loop, text
 from training.batches import Batches, Reader
@@ -185,77 +184,14 @@ def predict(
     return Process.x0(output.float(), x, sigma)
 
 
-INNER = 3
-"""Levels of the way up, from the innermost, that rehearse: 2, 4 and 8 latent pixels."""
-
-
-def inner(
-    unet: UNet2DConditionModel, x: Tensor, sigma: float, t: int, code: Tensor, states: Tensor, crops: Tensor
-) -> Tensor:
-    """The UNet's features (B, 160, 8, 8) where it has drawn 8 latent pixels; see `predict`.
-
-    Gradients reach the way up alone, which is where things are remembered.
-    """
-    edge = torch.full_like(crops, EDGE)
-    given = {"text_embeds": code, "time_ids": torch.cat([edge, crops, edge], 1)}
-    scaled = (x / math.sqrt(sigma**2 + 1)).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x.device.type, torch.bfloat16):
-        times = torch.full((len(x),), t, device=x.device)
-        embedding = unet.time_embedding(unet.time_proj(times))
-        embedding = embedding + unet.get_aug_embed(embedding, states, given)
-        with torch.no_grad():
-            made = unet.conv_in(scaled)
-            skipped = [made]
-            for block in unet.down_blocks:
-                made, passed = block(hidden_states=made, temb=embedding)
-                skipped += passed
-        # Asked for, though nobody wants them: without these gradients torch 2.13's backward crashes on a CPU.
-        made, *skipped = (each.requires_grad_() for each in (made, *skipped))
-        made = unet.mid_block(made, embedding, encoder_hidden_states=states)
-        for index, block in enumerate(unet.up_blocks[:INNER]):
-            skips = [skipped.pop() for _ in block.resnets]
-            if index == INNER - 1:
-                for resnet, skip in zip(block.resnets, skips, strict=True):
-                    made = resnet(torch.cat([made, skip], 1), embedding)
-                continue
-            attends = {"encoder_hidden_states": states} if ATTENTION[index] else {}
-            made = block(
-                hidden_states=made, temb=embedding, res_hidden_states_tuple=tuple(reversed(skips)), **attends
-            )
-    features: Tensor = made.float()
-    return features
-
-
-class Sketcher(nn.Module):
-    """Reads a whole picture off the features at 8 latent pixels, linearly: what rehearsing is judged by."""
-
-    def __init__(self, width: int) -> None:
-        """`width`: channels of the features."""
-        super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, width)
-        self.read = nn.Conv2d(width, CHANNELS * (GRID // 8) ** 2, 1)
-        nn.init.zeros_(self.read.weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, width, 8, 8) to latents (B, 24, 32, 32)."""
-        return F.pixel_shuffle(self.read(self.norm(features)), GRID // 8)
-
-
-def error(made: Tensor, true: Tensor) -> Tensor:
-    """The distance of latents, mostly absolute."""
-    return F.l1_loss(made, true) + 0.5 * F.mse_loss(made, true)
-
-
-def muon(
-    unet: UNet2DConditionModel, factor: float = 1.0, more: Iterable[tuple[str, nn.Parameter]] = ()
-) -> Muon:
-    """Muon for the convolutions and the blocks' projections, AdamW for the rest; `more` is trained beside."""
+def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
+    """Muon for the convolutions and the blocks' projections, AdamW for both ends and the embeddings."""
     return Muon(
-        [*unet.named_parameters(), *more],
+        unet.named_parameters(),
         muon_rate=3e-3 * factor,
         adam_rate=1.5e-3 * factor,
         weight_decay=0.01,
-        exclude=("conv_in", "conv_out", "add_embedding", "time_embedding", "sketcher"),
+        exclude=("conv_in", "conv_out", "add_embedding", "time_embedding"),
     )
 
 
@@ -288,23 +224,10 @@ class Painter(loop.Fit):
     """`loop.Learner` of the generator."""
 
     def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        batches: Batches,
-        batch: int,
-        rate: float = 1.0,
-        later: float = 0.15,
-        rehearsed: int = 0,
+        self, unet: UNet2DConditionModel, batches: Batches, batch: int, rate: float = 1.0, later: float = 0.15
     ) -> None:
-        """A share of batches, `later`, is of the steps after the first; `rate` is of the full learning rates.
-
-        Beside every batch `rehearsed` plain pictures are learnt by the inner levels alone, at a fifth of the cost
-        of whole ones: what a thing looks like is remembered there, and a thousand things want many repetitions.
-        """
-        self.sketcher = Sketcher(unet.config.block_out_channels[-INNER]).to(batches.device)
-        more = [(f"sketcher.{name}", weight) for name, weight in self.sketcher.named_parameters()]
-        super().__init__(unet, muon(unet, rate, more if rehearsed else ()))
-        self.rehearsed = rehearsed
+        """A share of batches, `later`, is of the steps after the first; `rate` is of the full learning rates."""
+        super().__init__(unet, muon(unet, rate))
         self.batches, self.batch, self.later, self.process = batches, batch, later, Process()
         for name, weight in unet.named_parameters():
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
@@ -319,35 +242,21 @@ class Painter(loop.Fit):
         t = 999 if first else int(rng.choice(LATER))
         x, sigma = self.process.start(noise) if first else self.process.later(x0, noise, t)
         made = predict(self.predictor, x, sigma, t, code, states, crops)
-        if self.rehearsed:
-            torch.autograd.backward(self.rehearsal(rng))
-        self.learn(error(made, x0), index, fraction)
+        self.learn(F.l1_loss(made, x0) + 0.5 * F.mse_loss(made, x0), index, fraction)
         errors = (made.detach() - x0).abs().mean((1, 2, 3))
         if first:
             self.batches.learnt(targets, errors)
         loop.share([torch.from_numpy(self.batches.errors)])
         return {"l1": float(errors.mean())}
 
-    def rehearsal(self, rng: np.random.Generator) -> Tensor:
-        """How far off the inner levels' sketches are, of a batch of plain pictures."""
-        drawn, _ = self.batches.draw(self.rehearsed, rng, plain=True)
-        noise, code, states, crops, x0 = drawn.to(self.batches.device)
-        x, sigma = self.process.start(noise)
-        return error(self.sketcher(inner(self.network, x, sigma, 999, code, states, crops)), x0)
-
     def state_dict(self) -> dict[str, Any]:
         """See `loop.Learner`."""
-        return {
-            **super().state_dict(),
-            "errors": torch.from_numpy(self.batches.errors),
-            "sketcher": self.sketcher.state_dict(),
-        }
+        return {**super().state_dict(), "errors": torch.from_numpy(self.batches.errors)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `loop.Learner`."""
         super().load_state_dict(state)
         self.batches.errors = state["errors"].numpy().copy()
-        self.sketcher.load_state_dict(state["sketcher"])
 
     @torch.no_grad()
     def sheet(self) -> Image.Image | None:
@@ -383,8 +292,7 @@ def train(
     """Train for `steps`, or as many as `minutes` hold (`loop.budget`).
 
     Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rates;
-    without those, from `build`. A `batch` is 16 pictures, on a card 512, and four times as many
-    are rehearsed beside it.
+    without those, from `build`. A `batch` is 32 pictures, on a card 512.
     """
     torch.manual_seed(seed)
     unet = build().train()
@@ -397,6 +305,5 @@ def train(
     if text.CHECKPOINT.exists():
         reader = Reader(text.load(), text.load_tokenizer(), device)
     batches = Batches(art, encoder, reader, device=device)
-    size = batch or (16 if device == "cpu" else 512)
-    painter = Painter(unet.to(device), batches, size, rate, rehearsed=4 * size)
+    painter = Painter(unet.to(device), batches, batch or (32 if device == "cpu" else 512), rate)
     loop.train(painter, path, steps, minutes, seed, resume)

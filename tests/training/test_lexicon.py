@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from training.concepts import COLOUR_WORDS, INDEX, NAMES
-from training.examine import UNTAUGHT
+from training.evaluate import UNTAUGHT
 from training.grammar import RELATIONS, parse
 from training.lexicon import FILE, Judge, WordNet, kind_of
-from training.phrases import FUNCTION, LEXICON, STYLED
+from training.phrases import BY_HAND, FUNCTION, KINDS, KINDS_PLURALS, LEXICON, STYLED
 
 ROWS = [line.split("\t") for line in FILE.read_text().splitlines()]
 
@@ -85,6 +85,21 @@ def test_the_lexicon_in_prompts() -> None:
     assert parse("mut").concept != INDEX["dog"]
 
 
+def test_what_was_put_right_by_hand() -> None:
+    """It names things, and adds to what other lists hold; wrong words draw nothing, looser ones only alone."""
+    rows = [line.split("\t") for line in BY_HAND.read_text().splitlines()]
+    words = [word for word, _ in rows]
+    assert words == sorted(set(words))
+    assert {name for _, name in rows} <= {*NAMES, "-"}
+    assert not set(words) & {*LEXICON, *FUNCTION, *RELATIONS, *COLOUR_WORDS, *STYLED}
+    for word, name in rows:
+        if name != "-":
+            assert KINDS[word][1] == INDEX[name]
+        else:
+            assert word not in KINDS or word in KINDS_PLURALS
+
+
 def test_held_out_words_are_in_no_list_of_ours() -> None:
     """Nobody wrote them down; the tree may know them."""
     assert not set(UNTAUGHT) & set(LEXICON)
+    assert not set(UNTAUGHT) & {line.split("\t")[0] for line in BY_HAND.read_text().splitlines()}
