@@ -45,8 +45,8 @@ POOL, FRESH = 20_000, 32
 class Reader:
     """Captions as the trained text encoder reads them, with what they mean.
 
-    The generator meets codes that are a little wrong, or undecided over words that nobody knows, and learns to
-    draw what was meant all the same.
+    The generator meets codes that are a little wrong and learns to draw what was meant all the same. Captions that
+    are misread are left out: they would teach it to draw mixtures.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Reader:
 
     @torch.no_grad()
     def read(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[codes.Target]]:
-        """Pooled codes (count, CODE), hidden states (count, LENGTH, STATES) and targets of captions.
+        """Pooled codes (n, CODE), hidden states (n, LENGTH, STATES), targets of captions read rightly.
 
         A grammar written in Python would starve a card: there, most captions come again, in other company.
         """
@@ -83,7 +83,12 @@ class Reader:
         states = torch.cat(
             [self.idle(ids, output_hidden_states=True).hidden_states[-2], read.hidden_states[-2]], 2
         )
-        return read.text_embeds.float(), states.float(), list(targets)
+        pooled, states = read.text_embeds.float(), states.float()
+        said = codes.decode(
+            pooled.cpu(), states[:, -codes.SLOTS :, codes.IDLE : codes.IDLE + codes.SLOT].cpu()
+        )
+        right = [i for i, (meant, target) in enumerate(zip(said, targets, strict=True)) if meant == target]
+        return pooled[right], states[right], [targets[i] for i in right]
 
 
 class Batch(NamedTuple):
@@ -114,7 +119,7 @@ class Batches:
     ) -> None:
         """A share of pictures are of `several` things.
 
-        With a `reader`, half of the codes are what it reads in captions. Parts of pictures are kept, and put
+        With a `reader`, up to half of the codes are what it reads in captions. Parts of pictures are kept, and put
         together, on `device`.
         """
         self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
@@ -183,11 +188,11 @@ class Batches:
     def draw(self, size: int, rng: np.random.Generator) -> tuple[Batch, list[codes.Target]]:
         """`size` pictures and what they show, by chance: `rng`'s and torch's own."""
         noise = torch.randn(size, CHANNELS, GRID, GRID, device=self.device)
-        told = size // 2 if self.reader else 0
         code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
         targets: list[codes.Target] = []
         if self.reader:
-            code, states, targets = self.reader.read(told, rng)
+            code, states, targets = self.reader.read(size // 2, rng)
+        told = len(targets)
         hardness = self.errors**2
         hardness[:, :OFTEN] *= FAVOUR
         targets += [codes.sample(rng, several=self.several, hardness=hardness) for _ in range(size - told)]

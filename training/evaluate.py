@@ -95,6 +95,8 @@ UNKNOWN = (
 
 
 ALL = range(len(CONCEPTS))
+FINE = 4
+"""How much smaller than pictures the judge keeps things that it moves about."""
 MANY = 3000
 """How many texts of one sort are read."""
 SHADES = (None, *range(len(COLOUR_NAMES)))
@@ -149,49 +151,49 @@ def draw(
 
 
 class Judge:
-    """Nearest true render among all concepts in the same colour and style."""
+    """Nearest true render among all concepts in the same place, colour and style."""
 
     def __init__(self, composer: Composer | None = None) -> None:
         """Nothing is composed before it is asked for."""
-        self.middle = Pose(0, 0, PLACED)
         self.composer = composer or Composer(*load_art((PLACED, SMALL)))
-        self.kept: dict[tuple[int, int | None, int | None, bool], Tensor] = {}
+        self.wide: dict[tuple[int | None, int | None, bool], Tensor] = {}
+        self.kept: dict[tuple[int | None, int | None, bool, Pose], Tensor] = {}
 
-    def small(self, concepts: Sequence[int], colour: int | None, target: Target, size: int) -> Tensor:
-        """(n, 4, h, w) cut-outs of concepts in a colour and in the target's style, in 0..1, of boxes of `size`: at
-        double scale of a whole picture, or as a group has them."""
+    def cutouts(self, colour: int | None, target: Target, pose: Pose) -> Tensor:
+        """(things, 4, h, w) all concepts, premultiplied, in 0..1, in a colour and in the target's style.
+
+        Of a thing alone the whole picture, 64 pixels wide, of a group's its own box.
+        """
         behind = target.background if target.style is not None and is_dark(target.background) else WHITE
-        key = (size, colour, target.style, behind != WHITE)
+        key = (colour, target.style, behind != WHITE)
+        box = slice((EDGE - SMALL) // 2, (EDGE + SMALL) // 2) if pose.size == SMALL else slice(None)
+        if pose.size == SMALL:
+            pose = Pose(0, 0, SMALL)  # a box is the same wherever it stands
+        if (*key, pose) in self.kept:
+            return self.kept[*key, pose].float() / 255
 
-        def shrunk(concept: int) -> Tensor:
-            scene = Scene(concept, colour, behind, Pose(0, 0, size), target.style)
-            cutout = torch.from_numpy(self.composer.cutout(scene)).permute(2, 0, 1).float()
-            if size == SMALL:
-                inset = slice((EDGE - SMALL) // 2, (EDGE + SMALL) // 2)
-                return F.avg_pool2d(cutout[:, inset, inset], EDGE // TINY)
-            return F.avg_pool2d(cutout, EDGE // TINY // 2)
+        def shrunk(concept: int, at: Pose, scale: int) -> Tensor:
+            cutout = self.composer.cutout(Scene(concept, colour, behind, at, target.style))[box, box]
+            return F.avg_pool2d(torch.from_numpy(cutout).permute(2, 0, 1).float(), scale)
 
-        if len(concepts) < len(CONCEPTS):
-            return torch.stack([shrunk(i) for i in concepts]) / 255
-        if key not in self.kept:
-            self.kept[key] = torch.stack([shrunk(i).round().byte() for i in concepts])
-        return self.kept[key].float() / 255
-
-    def candidates(self, cutouts: Tensor, pose: Pose, ground: Tensor) -> Tensor:
-        """(n, 4, 128, 128) cut-outs moved to a pose, over a background (3,), as (n, 3, 64, 64) in 0..1."""
-        ratio = self.middle.size / pose.size
-        shift = [-2 * ratio * pose.dx / EDGE, -2 * ratio * pose.dy / EDGE]
-        matrix = torch.tensor([[[ratio, 0.0, shift[0]], [0.0, ratio, shift[1]]]])
-        n = len(cutouts)
-        grid = F.affine_grid(matrix, [1, 4, TINY * 2, TINY * 2], align_corners=False).expand(n, -1, -1, -1)
-        moved = F.avg_pool2d(F.grid_sample(cutouts, grid, align_corners=False), 2)
-        return moved[:, :3] + (1 - moved[:, 3:]) * ground[None, :, None, None]
+        if pose.size == SMALL:
+            made = torch.stack([shrunk(i, pose, EDGE // TINY) for i in ALL])
+        else:
+            # Poses differ by whole pixels of a picture twice as wide, which is composed once.
+            if key not in self.wide:
+                self.wide[key] = torch.stack([shrunk(i, pose._replace(dx=0, dy=0), FINE).byte() for i in ALL])
+            x, y = pose.dx // FINE, pose.dy // FINE
+            moved = F.pad(self.wide[key].float(), (x, -x, y, -y))
+            made = F.avg_pool2d(moved, EDGE // TINY // FINE)
+        self.kept[*key, pose] = made.round().byte()
+        return made / 255
 
     def group(self, x: Tensor, target: Target) -> list[int]:
         """The concepts at a group's places in a picture (3, 512, 512); `len(CONCEPTS)` is nothing."""
         shade, seen = grounds([target])[0, :, None, None], []
         for thing in target.group:
-            pose, cutouts = place(thing.place), self.small(ALL, thing.colour, target, SMALL)
+            pose = place(thing.place)
+            cutouts = self.cutouts(thing.colour, target, pose)
             top, left = ((EDGE - SMALL) // 2 + shift for shift in (pose.dy, pose.dx))
             box = F.avg_pool2d(x[:, top : top + SMALL, left : left + SMALL], EDGE // TINY)
             every = cutouts[:, :3] + (1 - cutouts[:, 3:]) * shade
@@ -205,10 +207,8 @@ class Judge:
         psnr = float(-10 * torch.log10((x - self.true(target, seed)).pow(2).mean() + 1e-6))
         ground = grounds([target])[0]
         background = measures.corner_colour(picture)
-        if (
-            target.style is not None and STYLE_NAMES[target.style] in TONES
-        ):  # no named colour is there any more
-            background = target.background
+        if target.style is not None and STYLE_NAMES[target.style] in TONES:
+            background = target.background  # no named colour is there any more
         if target.group:
             seen = self.group(x, target)
             right = [one == thing.concept for one, thing in zip(seen, target.group, strict=True)]
@@ -221,9 +221,9 @@ class Judge:
             }
         small = F.avg_pool2d(x, EDGE // TINY)
         pose = pose_of(seed)
-        plain = ground[None, :, None, None].expand(1, 3, TINY, TINY)
-        cutouts = self.small(ALL, target.colour, target, PLACED)
-        every = torch.cat([self.candidates(cutouts, pose, ground), plain])
+        cutouts = self.cutouts(target.colour, target, pose)
+        every = cutouts[:, :3] + (1 - cutouts[:, 3:]) * ground[None, :, None, None]
+        every = torch.cat([every, ground[None, :, None, None].expand(1, 3, TINY, TINY)])
         nearest = int((every - small).pow(2).mean((1, 2, 3)).argmin())
         result: dict[str, Any] = {
             "concept": nearest == (len(CONCEPTS) if target.concept is None else target.concept),
@@ -231,10 +231,10 @@ class Judge:
             "seen": (*NAMES, "nothing")[nearest],
             "psnr": psnr,
         }
-        if target.concept is not None and target.style is None:
-            row = 0 if target.colour is None else 1 + target.colour
-            every = torch.cat([self.small([target.concept], c, target, PLACED) for c in SHADES])
-            shades = self.candidates(every, pose, ground)
+        if target.concept is not None and target.colour is not None and target.style is None:
+            row = 1 + target.colour
+            scenes = [Scene(target.concept, shade, target.background, pose) for shade in SHADES]
+            shades = F.avg_pool2d(self.composer.pictures(scenes).add(1).div(2), EDGE // TINY)
             found = int((shades - small).pow(2).mean((1, 2, 3)).argmin())
             result["colour"] = found == row or bool((shades[found] - shades[row]).abs().mean() < 0.004)
         return result
@@ -370,8 +370,8 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
     shown = some(len(CONCEPTS))
     plain = score("on white", [Target(i) for i in shown])
     sheet(plain, [NAMES[i] for i in shown], 24, out / "concepts.png", edge=64)
-    score("held-out backgrounds", [Target(i, None, min(HELD_BACKGROUNDS[i])) for i in some(400)])
-    colours = [(i, c) for i in some(320) for c in sorted(HELD_COLOURS[i])[:1] if not is_natural(i, c)]
+    score("held-out backgrounds", [Target(i, None, min(HELD_BACKGROUNDS[i])) for i in some(300)])
+    colours = [(i, c) for i in some(240) for c in sorted(HELD_COLOURS[i])[:1] if not is_natural(i, c)]
     score("held-out recolourings", [Target(i, c, WHITE if rng.random() < 0.5 else 0) for i, c in colours])
     styled = [Target(i, None, WHITE if rng.random() < 0.5 else 0, style=HELD_STYLES[i]) for i in some(240)]
     pictures = score("held-out styles", styled)
@@ -381,7 +381,7 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
     sheet(pictures[:60], [caption_of(target) for target in several[:60]], 10, out / "several.png")
     held = [target for target in groups(rng, 4000) if codes.held_out(target._replace(background=WHITE))]
     score("several things, never seen together", held[: len(several) // 2])
-    few = some(240)
+    few = some(120)
     for name, steps in (("one step", 1), ("two steps", 2), ("four steps", 4)):
         score(name, [Target(i) for i in few], steps)
 

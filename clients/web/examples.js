@@ -2,9 +2,9 @@
 
 const EXAMPLES = [
   "red apple on a blue background",
+  "a cat and a dog on pink",
   "rocket on a purple background",
-  "green tree on a pink background",
-  "pizza on a black background",
+  "pixel art pizza on black",
 ];
 const KEY_EVERY = 55; // ms, about how fast a good typist is
 
