@@ -142,12 +142,13 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     if "WORLD_SIZE" in os.environ:  # torchrun's
         torch.distributed.init_process_group("gloo")
-    from training import data, export, latents
+    from training import data, export, latents, looks
     from training.paths import SHIPPED, WORK
 
     if args.command in ("data", "all"):
         data.prepare()
         latents.fit()
+        looks.fit()
     if args.command == "lexicon":
         from training import lexicon
 

@@ -20,7 +20,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from PIL import Image
 from torch import Tensor
 
-from training import codes, looks, loop, text
+from training import codes, loop, text
 from training.batches import Batches, Reader
 from training.concepts import COLOUR_NAMES
 from training.data import SMALL, load_art
@@ -95,27 +95,15 @@ def build(widths: tuple[int, ...] | None = None) -> UNet2DConditionModel:
 
 @torch.no_grad()
 def speak_up(unet: UNet2DConditionModel) -> None:
-    """One-hot codes are short: rows of this size give each its own clear direction from the first step."""
+    """Codes are short: rows of this size give what each says its own clear direction from the first step."""
     unet.add_embedding.linear_1.weight[:, : codes.CODE].normal_(0, 0.5)
+    unet.add_embedding.linear_1.weight[:, : codes.THING].div_(codes.LOUD**0.5)
     unet.add_embedding.linear_1.weight[:, codes.CODE :].mul_(0.1)
     unet.add_embedding.linear_2.weight.mul_(2)
     unet.conv_out.weight.mul_(0.3)
     for module in unet.modules():
         if isinstance(module, BasicTransformerBlock):
             listen(module)
-
-
-@torch.no_grad()
-def foresee(unet: UNet2DConditionModel, seen: Tensor) -> None:
-    """Let the codes of things that look alike begin alike.
-
-    Each thing's direction in the embedding is its principal components (things, n), `looks.components`, turned at
-    random so that every number says a little of all of them.
-    """
-    weight = unet.add_embedding.linear_1.weight
-    turn = torch.linalg.qr(torch.randn(len(weight), seen.shape[1]))[0]
-    turned = seen @ turn.T
-    weight[:, : len(seen)] = (turned * (0.5 / turned.std())).T
 
 
 BEHIND = codes.IDLE + codes.SLOT
@@ -298,12 +286,9 @@ def train(
     unet = build().train()
     rate = 0.35 if resume and shipped(unet) else 1.0
     art = composer or Composer(*load_art((PLACED, SMALL)))
-    encoder = encoder or Encoder.load()
-    if rate == 1.0 and not path.exists():
-        foresee(unet, looks.components(art, encoder, EMBEDDING, power=0.75))
     reader = None
     if text.CHECKPOINT.exists():
         reader = Reader(text.load(), text.load_tokenizer(), device)
-    batches = Batches(art, encoder, reader, device=device)
+    batches = Batches(art, encoder or Encoder.load(), reader, device=device)
     painter = Painter(unet.to(device), batches, batch or (32 if device == "cpu" else 512), rate)
     loop.train(painter, path, steps, minutes, seed, resume)

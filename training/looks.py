@@ -12,17 +12,17 @@ from torch import Tensor
 
 from training.codes import LOOKING, LOOKS
 from training.concepts import CONCEPTS
+from training.data import load_art
 from training.latents import PLACED as SIZE
 from training.latents import Composer, Encoder, Pose, Scene
 
 BLACK_AND_WHITE = torch.tensor([[0.0] * 3, [1.0] * 3])
 
 
-def components(composer: Composer, encoder: Encoder, count: int, power: float = 0.5) -> Tensor:
-    """(things, count): the first principal components of all things' latents over black and white.
+def components(composer: Composer, encoder: Encoder, count: int) -> Tensor:
+    """(things, count): the first principal components of all things' latents over black and white, half-whitened.
 
-    Each spreads as the `power` of its own spread: 0 is whitened, 1 leaves it as it is. Zeros where there are not so
-    many.
+    Zeros where there are not so many.
     """
     every = []
     for i in range(len(CONCEPTS)):
@@ -30,13 +30,21 @@ def components(composer: Composer, encoder: Encoder, count: int, power: float = 
         every.append(encoder.cutouts(cutout, BLACK_AND_WHITE).flatten())
     x = torch.stack(every)
     left, spread, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-    found = left[:, :count] * spread[:count] ** power
+    found = left[:, :count] * spread[:count].sqrt()
     return torch.cat([found, found.new_zeros(len(x), count - found.shape[1])], 1)
 
 
-def fit(composer: Composer, encoder: Encoder) -> None:
-    """Write `codes.LOOKS` for all things, each of the same length; other numbers mean that text encoder and
-    generator must be trained anew."""
+def fit() -> None:
+    """Write `codes.LOOKS`, if it does not hold all things: each of the same length, from the rendered art.
+
+    Other numbers mean that text encoder and generator must be trained anew.
+    """
+    if LOOKS.exists() and len(np.load(LOOKS)) == len(CONCEPTS):
+        return
+    composer, encoder = Composer(*load_art((SIZE,))), Encoder.load()
     looks = components(composer, encoder, LOOKING)
     looks *= (LOOKING / 16) ** 0.5 / looks.norm(dim=1, keepdim=True)
     np.save(LOOKS, looks.numpy().astype(np.float16))
+    raise SystemExit(
+        f"{LOOKS.name} holds {len(looks)} things now: give the command again, to begin with them"
+    )
