@@ -289,7 +289,8 @@ def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str,
     share("words of the lexicon", sorted(KINDS))
     share("rare words never met", [str(word).lower() for word in stream.rng.choice(rare, 300, replace=False)])
     share("one slip", [stream.slip(f"a {stream.thing()}") for _ in range(300)])
-    tagged = [(word, i) for i, concept in enumerate(CONCEPTS) for word in keywords().get(concept.art, [])]
+    known = keywords()
+    tagged = [(word, i) for i, concept in enumerate(CONCEPTS) for word in known.get(concept.art, [])]
     things = Counter(word for word, _ in tagged)
     own = [(word, i) for word, i in tagged if things[word] == 1 and word.isascii()]
     exam = [(word, INDEX[thing]) for word, thing in UNTAUGHT.items()]
@@ -371,9 +372,12 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
     plain = score("on white", [Target(i) for i in shown])
     sheet(plain, [NAMES[i] for i in shown], 24, out / "concepts.png", edge=64)
     score("held-out backgrounds", [Target(i, None, min(HELD_BACKGROUNDS[i])) for i in some(300)])
-    colours = [(i, c) for i in some(240) for c in sorted(HELD_COLOURS[i])[:1] if not is_natural(i, c)]
+    # To compose all things in one more colour or style takes the judge half a minute: a quick one looks at two.
+    colours = [(i, c) for i in some(960) for c in sorted(HELD_COLOURS[i])[:1] if not is_natural(i, c)]
+    colours = [(i, c) for i, c in colours if c < 2 or not quick][:240]
     score("held-out recolourings", [Target(i, c, WHITE if rng.random() < 0.5 else 0) for i, c in colours])
-    styled = [Target(i, None, WHITE if rng.random() < 0.5 else 0, style=HELD_STYLES[i]) for i in some(240)]
+    alike = [i for i in some(960) if HELD_STYLES[i] < 2 or not quick][:240]
+    styled = [Target(i, None, WHITE if rng.random() < 0.5 else 0, style=HELD_STYLES[i]) for i in alike]
     pictures = score("held-out styles", styled)
     sheet(pictures[:60], [caption_of(target) for target in styled[:60]], 10, out / "styles.png")
     several = groups(rng, 60 if quick else 240)
