@@ -342,7 +342,7 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
     """All figures and sheets into `out`; `quick` takes a quarter of the pictures."""
     out.mkdir(parents=True, exist_ok=True)
     judge, rng = Judge(), np.random.default_rng(5)
-    report: dict[str, Any] = {"reading": reading(pipeline)}
+    report: dict[str, Any] = {"things": len(CONCEPTS), "reading": reading(pipeline)}
     report["ms"] = speed(pipeline)
 
     def score(
