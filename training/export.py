@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from training import decoder, encoder, generator, loop, sharpen, text
 from training.concepts import CONCEPTS
 from training.paths import HERE, SHIPPED, WORK
-from training.phrases import KINDS
+from training.phrases import KINDS, KINDS_PLURALS
 
 LIMIT = 30_000_000
 """Bytes that the whole folder may have in the wheel, where it is packed."""
@@ -120,7 +120,7 @@ def card(report: dict[str, Any], folder: Path) -> str:
         return f"| {title} | {part['n']} | {shares} | {part['psnr']:.1f} dB |"
 
     pictures = [
-        ("every thing on white", "on white"),
+        ("things on white", "on white"),
         ("backgrounds never seen with the thing", "held-out backgrounds"),
         ("recolourings never seen with the thing", "held-out recolourings"),
         ("styles never seen with the thing", "held-out styles"),
@@ -140,7 +140,7 @@ def card(report: dict[str, Any], folder: Path) -> str:
         (HERE / "card.md")
         .read_text()
         .replace("{things}", f"{len(CONCEPTS):,}")
-        .replace("{lexicon}", f"{len(KINDS):,}")
+        .replace("{lexicon}", f"{len(KINDS) - len(KINDS_PLURALS):,}")
         .replace("{untaught}", str(report["synonyms never taught"]["n"]))
         .replace("{synonyms}", f"{report['reading']['synonyms never taught']['concept']:.0%}")
         .replace("{drawn}", f"{report['synonyms never taught']['concept']:.0%}")
