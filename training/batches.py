@@ -14,7 +14,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from training import codes, text
 from training.captions import Captions
-from training.concepts import COLOUR_NAMES, CONCEPTS
+from training.concepts import CONCEPTS
 from training.data import SMALL
 from training.decoder import SCALING
 from training.latents import (
@@ -29,13 +29,12 @@ from training.latents import (
     Encoder,
     Pose,
     Scene,
+    behind,
     grounds,
-    is_dark,
     place,
     washes,
 )
 
-BLACK = COLOUR_NAMES.index("black")
 OFTEN, FAVOUR = 200, 3.0
 """The most popular things come this much more often than they would."""
 POOL, FRESH = 20_000, 32
@@ -135,9 +134,7 @@ class Batches:
         Latents are linear in the background. One thing alone has a margin on every side (the art's own margin is
         empty), so that any crop is a view; a group's thing is cut out of its own box.
         """
-        # Of the background only this much matters: whether a style's ink has to be seen on dark.
-        behind = BLACK if target.style is not None and is_dark(target.background) else codes.WHITE
-        scene = Scene(concept, colour, behind, Pose(0, 0, edge), target.style)
+        scene = Scene(concept, colour, behind(target), Pose(0, 0, edge), target.style)
         key = scene, mirrored
         if key not in self.kept:
             primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])

@@ -242,17 +242,13 @@ NUMBERS = (
         "a few",
     ),
 )
-STYLED = (
-    *("{style} {text}", "{style} {text}", "a {style} {text}", "{style} of {text}", "{style} of {text}"),
-    *("{text}, {style}", "{text}, {style}", "{text} {style}", "{text} in {style}", "{text} in {style}"),
-    *(
-        "{text} in {style} style",
-        "{text}, {style} style",
-        "{text} in the style of {style}",
-        "a {style} of {text}",
-    ),
-    *("{style} picture of {text}", "{style} style {text}", "{style}, {text}", "{text} as {style}"),
-)
+_STYLINGS = """
+{style} {text} | {style} {text} | a {style} {text} | {style} of {text} | {style} of {text} | {text}, {style}
+| {text}, {style} | {text} {style} | {text} in {style} | {text} in {style} | {text} in {style} style |
+{text}, {style} style | {text} in the style of {style} | a {style} of {text} | {style} picture of {text} |
+{style} style {text} | {style}, {text} | {text} as {style}
+"""
+STYLINGS = tuple(" ".join(_STYLINGS.split()).split(" | "))
 """How people ask for a style."""
 RARER = ("40", "50")
 """Tiers of rarer English words, met as words that mean nothing here; 55 and up are left for measuring."""
@@ -334,7 +330,7 @@ class Captions:
         """A text that asks for a style."""
         words = STYLES[self.pick(list(STYLES))]
         style = words[0] if self.chance(0.4) else self.pick(words)
-        return self.pick(STYLED).format(
+        return self.pick(STYLINGS).format(
             style=style.replace("black and", "black &") if self.chance(0.05) else style, text=text
         )
 

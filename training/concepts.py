@@ -110,100 +110,22 @@ NATURAL: dict[str, frozenset[str]] = {
 }
 """Things whose art has the colour already: there the word asks for no recolouring ("red apple")."""
 
+_STYLES = """
+pixel art, pixelart, pixel, pixels, pixelated, pixelated art, pixel graphics, pixelized, 8 bit, 8bit, 8
+  bits, 16 bit, 16bit, 8-bit, 16-bit, retro game, minecraft, voxel
+black and white, b and w, bw, grayscale, greyscale, gray scale, grey scale, monochrome, monochromatic, noir,
+  film noir, colorless, colourless, desaturated
+sepia, sepia tone, sepia toned, vintage, vintage photo, vintage photograph, old photo, old photograph, old
+  picture, antique, antique photo, retro, old fashioned, daguerreotype
+silhouette, silhouettes, silhouetted, silouette, silhouette art, shadow, shadows, shadow puppet, shadow art,
+  stencil, backlit, cutout, paper cutout
+sketch, sketches, sketched, line drawing, line art, lineart, pencil drawing, pencil sketch, pencil art, pen
+  drawing, ink drawing, pen and ink, outline, outlined, outlines, doodle, hand drawn, hand-drawn, scribble,
+  coloring page, colouring page, coloring book, charcoal, charcoal drawing, contour drawing, line sketch
+"""
 STYLES: dict[str, tuple[str, ...]] = {
-    "pixel art": (
-        *(
-            "pixel art",
-            "pixelart",
-            "pixel",
-            "pixels",
-            "pixelated",
-            "pixelated art",
-            "pixel graphics",
-            "pixelized",
-        ),
-        *(
-            "8 bit",
-            "8bit",
-            "8 bits",
-            "16 bit",
-            "16bit",
-            "8-bit",
-            "16-bit",
-            "retro game",
-            "minecraft",
-            "voxel",
-        ),
-    ),
-    "black and white": (
-        *(
-            "black and white",
-            "b and w",
-            "bw",
-            "grayscale",
-            "greyscale",
-            "gray scale",
-            "grey scale",
-            "monochrome",
-        ),
-        *("monochromatic", "noir", "film noir", "colorless", "colourless", "desaturated"),
-    ),
-    "sepia": (
-        *(
-            "sepia",
-            "sepia tone",
-            "sepia toned",
-            "vintage",
-            "vintage photo",
-            "vintage photograph",
-            "old photo",
-        ),
-        *(
-            "old photograph",
-            "old picture",
-            "antique",
-            "antique photo",
-            "retro",
-            "old fashioned",
-            "daguerreotype",
-        ),
-    ),
-    "silhouette": (
-        *("silhouette", "silhouettes", "silhouetted", "silouette", "silhouette art", "shadow", "shadows"),
-        *("shadow puppet", "shadow art", "stencil", "backlit", "cutout", "paper cutout"),
-    ),
-    "sketch": (
-        *(
-            "sketch",
-            "sketches",
-            "sketched",
-            "line drawing",
-            "line art",
-            "lineart",
-            "pencil drawing",
-            "pencil sketch",
-        ),
-        *(
-            "pencil art",
-            "pen drawing",
-            "ink drawing",
-            "pen and ink",
-            "outline",
-            "outlined",
-            "outlines",
-            "doodle",
-        ),
-        *(
-            "hand drawn",
-            "hand-drawn",
-            "scribble",
-            "coloring page",
-            "colouring page",
-            "coloring book",
-            "charcoal",
-        ),
-        *("charcoal drawing", "contour drawing", "line sketch"),
-    ),
+    words.split(", ")[0]: tuple(words.split(", "))
+    for words in _STYLES.strip().replace("\n  ", " ").splitlines()
 }
 """Styles and the words for them, the name first."""
 STYLE_NAMES: tuple[str, ...] = tuple(STYLES)

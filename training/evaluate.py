@@ -40,9 +40,9 @@ from training.latents import (
     Composer,
     Pose,
     Scene,
+    behind,
     cropped,
     grounds,
-    is_dark,
     place,
     washes,
 )
@@ -92,8 +92,6 @@ UNKNOWN = (
     "children playing",
 )
 """Prompts of which little is known; where the grammar finds no thing they draw the plain background, never mush."""
-
-
 ALL = range(len(CONCEPTS))
 FINE = 4
 """How much smaller than pictures the judge keeps things that it moves about."""
@@ -156,16 +154,15 @@ class Judge:
     def __init__(self, composer: Composer | None = None) -> None:
         """Nothing is composed before it is asked for."""
         self.composer = composer or Composer(*load_art((PLACED, SMALL)))
-        self.wide: dict[tuple[int | None, int | None, bool], Tensor] = {}
-        self.kept: dict[tuple[int | None, int | None, bool, Pose], Tensor] = {}
+        self.wide: dict[tuple[int | None, int | None, int], Tensor] = {}
+        self.kept: dict[tuple[int | None, int | None, int, Pose], Tensor] = {}
 
     def cutouts(self, colour: int | None, target: Target, pose: Pose) -> Tensor:
         """(things, 4, h, w) all concepts, premultiplied, in 0..1, in a colour and in the target's style.
 
         Of a thing alone the whole picture, 64 pixels wide, of a group's its own box.
         """
-        behind = target.background if target.style is not None and is_dark(target.background) else WHITE
-        key = (colour, target.style, behind != WHITE)
+        key = (colour, target.style, behind(target))
         box = slice((EDGE - SMALL) // 2, (EDGE + SMALL) // 2) if pose.size == SMALL else slice(None)
         if pose.size == SMALL:
             pose = Pose(0, 0, SMALL)  # a box is the same wherever it stands
@@ -173,13 +170,13 @@ class Judge:
             return self.kept[*key, pose].float() / 255
 
         def shrunk(concept: int, at: Pose, scale: int) -> Tensor:
-            cutout = self.composer.cutout(Scene(concept, colour, behind, at, target.style))[box, box]
+            cutout = self.composer.cutout(Scene(concept, colour, behind(target), at, target.style))[box, box]
             return F.avg_pool2d(torch.from_numpy(cutout).permute(2, 0, 1).float(), scale)
 
         if pose.size == SMALL:
             made = torch.stack([shrunk(i, pose, EDGE // TINY) for i in ALL])
         else:
-            # Poses differ by whole pixels of a picture twice as wide, which is composed once.
+            # Composing is what takes long, and poses differ by whole pixels of what is composed here once.
             if key not in self.wide:
                 self.wide[key] = torch.stack([shrunk(i, pose._replace(dx=0, dy=0), FINE).byte() for i in ALL])
             x, y = pose.dx // FINE, pose.dy // FINE

@@ -2,8 +2,8 @@
 
 There is no teacher: the picture for a code, a crop and a noise is known (`latents.Composer`), so one step is plain
 regression, and blur is what it has to fight. Three things help: the crop says where the thing stands and the noise
-paints only the background (`latents.washes`, which convolutions can read off it), half of the codes are the text
-encoder's own (`Reader`), and the loss is mostly absolute, not squared.
+paints only the background (`latents.washes`, which convolutions can read off it), up to half of the codes are the
+text encoder's own (`Reader`), and the loss is mostly absolute, not squared.
 """
 
 from __future__ import annotations
@@ -234,7 +234,8 @@ class Painter(loop.Fit):
         errors = (made.detach() - x0).abs().mean((1, 2, 3))
         if first:
             self.batches.learnt(targets, errors)
-        loop.share([torch.from_numpy(self.batches.errors)])
+        # What comes often must be one thing in all processes, or a resumed run would go on otherwise.
+        loop.all_reduce_mean([torch.from_numpy(self.batches.errors)])
         return {"l1": float(errors.mean())}
 
     def state_dict(self) -> dict[str, Any]:

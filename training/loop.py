@@ -44,15 +44,15 @@ class Learner(Protocol):
         """What it can do by now, to look at; None for whoever draws nothing."""
 
 
-def crew() -> tuple[int, int]:
-    """(rank, size) of the processes that share this run."""
+def world() -> tuple[int, int]:
+    """This process's rank, and the world's size: how many share this run."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def share(tensors: list[Tensor]) -> None:
+def all_reduce_mean(tensors: list[Tensor]) -> None:
     """Give every process the mean of all processes' tensors, in place; by one message."""
-    if crew()[1] > 1:
-        whole = torch.cat([tensor.flatten() for tensor in tensors]) / crew()[1]
+    if world()[1] > 1:
+        whole = torch.cat([tensor.flatten() for tensor in tensors]) / world()[1]
         dist.all_reduce(whole)
         for tensor, mean in zip(tensors, torch.split(whole, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
@@ -78,7 +78,9 @@ class Fit:
 
     def stride(self, index: int, fraction: float) -> None:
         """One step by the gradients that are there, in the mean of all processes."""
-        share([parameter.grad for parameter in self.optimiser.parameters if parameter.grad is not None])
+        all_reduce_mean(
+            [parameter.grad for parameter in self.optimiser.parameters if parameter.grad is not None]
+        )
         torch.nn.utils.clip_grad_norm_(self.optimiser.parameters, 1.0)
         self.optimiser.step(cosine(fraction, index, self.warmup))
         self.average.update()
@@ -132,7 +134,7 @@ def budget(learner: Learner, path: Path, steps: int | None, minutes: float) -> i
         spans.append(time.perf_counter() - began)
     learner.load_state_dict(before)
     span = torch.tensor([statistics.median(spans[1:])])
-    share([span])
+    all_reduce_mean([span])
     found = max(1, round(60 * minutes / float(span)))
     tqdm.write(f"{path.stem}: {minutes:g} minutes are {found} steps here (--steps {found} repeats this run)")
     return found
@@ -145,7 +147,7 @@ def run(
 
     Beside the checkpoint lie `NAME.png`, the curves, and `NAME-STEP.webp`, the sheets.
     """
-    rank, size = crew()
+    rank, size = world()
     start, curves, recent = 0, list[dict[str, float]](), list[dict[str, float]]()
     if path.exists():
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -116,21 +116,18 @@ def test_what_looks_alike_is_said_alike(composer: Composer, encoder: Encoder) ->
 
 
 def together(rank: int, folder: str) -> None:
-    """One of two processes of a run: its gradient is its rank."""
+    """One of two processes of a run: what each learns from is its own."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.manual_seed(0)
     net = nn.Linear(4, 4)
     fit = loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
 
-    class Step:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(fit, name)
+    def step(index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
+        fit.learn(net(torch.full((1, 4), 1.0 + rank)).square().mean(), index, fraction)
+        return {"drawn": float(rng.random())}
 
-        def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
-            fit.learn(net(torch.full((1, 4), 1.0 + rank)).square().mean(), index, fraction)
-            return {"drawn": float(rng.random())}
-
-    learner: Any = Step()
+    learner: Any = fit
+    learner.step = step
     loop.run(learner, 3, Path(folder) / "run.pt")
     torch.save(net.state_dict(), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
