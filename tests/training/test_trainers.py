@@ -210,6 +210,16 @@ def test_minutes_are_told_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert loop.budget(learner, tmp_path / "a.pt", None, minutes=3) == 2
 
 
+def test_editions_are_compared_alike_by_quick_reports() -> None:
+    """A quarter of the things looked at stand for all of them; a model that is worse at as many has fewer points."""
+    part = {"n": 200, "concept": 0.9, "background": 1.0, "psnr": 20.0}
+    names = ("on white", "held-out backgrounds", "held-out recolourings")
+    whole = {"reading": {"fresh captions": {"all": 0.7}}, "things": 200, **dict.fromkeys(names, part)}
+    quick = {**whole, "on white": {**part, "n": 50}}
+    assert export.points(quick) == export.points(whole)
+    assert export.points({**quick, "on white": {**part, "concept": 0.8}}) < export.points(quick)
+
+
 def test_every_trainer_and_the_export(
     tmp_path: Path, composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
