@@ -211,7 +211,7 @@ def test_minutes_are_told_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_editions_are_compared_alike_by_quick_reports() -> None:
-    """A quarter of the things looked at stand for all of them; a model that is worse at as many has fewer points."""
+    """A quarter of the things stands for all of them; who draws as many worse has fewer points."""
     part = {"n": 200, "concept": 0.9, "background": 1.0, "psnr": 20.0}
     names = ("on white", "held-out backgrounds", "held-out recolourings")
     whole = {"reading": {"fresh captions": {"all": 0.7}}, "things": 200, **dict.fromkeys(names, part)}
