@@ -35,7 +35,7 @@ from training.latents import (
     washes,
 )
 
-OFTEN, FAVOUR = 200, 3.0
+OFTEN, FAVOUR = 200, 2.0
 """The most popular things come this much more often than they would."""
 POOL, FRESH = 20_000, 32
 """Captions that a reader knows at a time, and new ones for every batch."""
@@ -113,13 +113,13 @@ class Batches:
         composer: Composer,
         encoder: Encoder,
         reader: Reader | None = None,
-        several: float = 0.4,
+        several: float = 0.3,
         device: str = "cpu",
     ) -> None:
         """A share of pictures are of `several` things.
 
-        With a `reader`, up to half of the codes are what it reads in captions. Parts of pictures are kept, and put
-        together, on `device`.
+        With a `reader`, up to a third of the codes are what it reads in captions. Parts of pictures are kept, and
+        put together, on `device`.
         """
         self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
         self.device = device
@@ -188,7 +188,7 @@ class Batches:
         code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
         targets: list[codes.Target] = []
         if self.reader:
-            code, states, targets = self.reader.read(size // 2, rng)
+            code, states, targets = self.reader.read(size // 3, rng)
         told = len(targets)
         hardness = self.errors**2
         hardness[:, :OFTEN] *= FAVOUR

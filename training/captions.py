@@ -4,7 +4,7 @@ what each means."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -253,6 +253,8 @@ STYLINGS = tuple(" ".join(_STYLINGS.split()).split(" | "))
 RARER = ("40", "50")
 """Tiers of rarer English words, met as words that mean nothing here; 55 and up are left for measuring."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MISSED = 0.35
+"""How often a thing is one of those that the encoder misses."""
 
 
 class Captions:
@@ -269,8 +271,9 @@ class Captions:
         self.kinds = sorted(KINDS.keys() - KINDS_PLURALS)
         self.common = sorted(set(self.kinds) & english()[0]) or self.kinds
         self.keywords = [word for words in KEYWORDS.values() for word in words]
+        self.missed: Sequence[str] = ()
 
-    def pick(self, options: tuple[str, ...] | list[str]) -> str:
+    def pick(self, options: Sequence[str]) -> str:
         """One of `options`, evenly."""
         return options[int(self.rng.integers(len(options)))]
 
@@ -279,7 +282,12 @@ class Captions:
         return bool(self.rng.random() < probability)
 
     def thing(self) -> str:
-        """A concept evenly, by its name half the time, else by any of its words; or a keyword."""
+        """A concept evenly, by its name half the time, else by any of its words; or a keyword.
+
+        Once it is known which are `missed`, one of these often.
+        """
+        if self.missed and self.chance(MISSED):
+            return self.pick(self.missed)
         kind = self.rng.random()
         if kind < 0.05:
             return self.pick(self.keywords)
@@ -456,8 +464,11 @@ def _stream() -> Captions:
     return Captions(0)
 
 
-def write(seed: int, number: int, size: int, plain: float = 0.0) -> tuple[list[str], list[Target]]:
-    """`size` captions with their meanings: the same ones for the same seed and number, in any process."""
+def write(
+    seed: int, number: int, size: int, plain: float = 0.0, missed: Sequence[str] = ()
+) -> tuple[list[str], list[Target]]:
+    """`size` captions with their meanings: the same ones for the same arguments, in any process."""
     stream = _stream()
+    stream.missed = missed
     stream.rng = np.random.default_rng([seed, number])
     return stream.batch(size, plain=plain)

@@ -2,8 +2,8 @@
 
 There is no teacher: the picture for a code, a crop and a noise is known (`latents.Composer`), so one step is plain
 regression, and blur is what it has to fight. Three things help: the crop says where the thing stands and the noise
-paints only the background (`latents.washes`, which convolutions can read off it), up to half of the codes are the
-text encoder's own (`Reader`), and the loss is mostly absolute, not squared.
+paints only the background (`latents.washes`, which convolutions can read off it), up to a third of the codes are
+the text encoder's own (`Reader`), and the loss is mostly absolute, not squared.
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@ import math
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from training import codes, loop
 from training.captions import Captions, write
 from training.codes import Target
 from training.concepts import COLOUR_NAMES, NAMES, STYLE_NAMES
+from training.grammar import parse
 from training.optim import Muon, same_shapes
 from training.paths import SHIPPED, WORK
 from training.phrases import KINDS, LEXICON, STYLED, look_up
@@ -299,6 +301,20 @@ def shipped(model: CLIPTextModelWithProjection) -> bool:
     return True
 
 
+@torch.no_grad()
+def missed(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> list[str]:
+    """The words and phrases, each alone, that the encoder does not take for what they mean."""
+    found = []
+    words = sorted({**LEXICON, **KINDS}, key=lambda word: (len(word), word))
+    for start in range(0, len(words), 256):
+        some = words[start : start + 256]
+        meant = codes.decode(*(part.cpu() for part in read(model, tokens(tokenizer, some).to(model.device))))
+        found += [word for word, target in zip(some, meant, strict=True) if target != parse(word)]
+    return found
+
+
+RECALL = 500
+"""Steps after which it is looked anew what is missed."""
 TOGETHER = 4
 """Batches that are written at a time and sorted by length, so that little of a batch is padding."""
 
@@ -312,13 +328,13 @@ class Writers:
         self.pool = ProcessPoolExecutor(ahead, multiprocessing.get_context("spawn")) if ahead else None
         self.ahead, self.ordered = ahead, dict[int, Future[tuple[list[str], list[Target]]]]()
 
-    def heap(self, number: int, plain: float) -> tuple[list[str], list[Target]]:
-        """The same for the same number and share."""
+    def heap(self, number: int, plain: float, missed: Sequence[str] = ()) -> tuple[list[str], list[Target]]:
+        """The same for the same arguments; those `missed` come more often (written ahead: a little later)."""
         if self.pool is None:
-            return write(self.seed, number, self.size, plain)
+            return write(self.seed, number, self.size, plain, missed)
         for other in range(number, number + self.ahead + 1):
             if other not in self.ordered:
-                self.ordered[other] = self.pool.submit(write, self.seed, other, self.size, plain)
+                self.ordered[other] = self.pool.submit(write, self.seed, other, self.size, plain, missed)
         return self.ordered.pop(number).result()
 
     def close(self) -> None:
@@ -348,14 +364,17 @@ class Listener(loop.Fit):
         )
         super().__init__(model, optimiser)
         self.model, self.tokenizer, self.writers = model, tokenizer, writers
+        self.missed: list[str] = []
         self.heap: tuple[int, list[list[tuple[str, Target]]]] = (-1, [])
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
-        """See `loop.Learner`. Plain groups come first, full length last."""
+        """See `loop.Learner`. Plain groups come first, full length last; what is missed comes more often."""
         number, turn = divmod(index, TOGETHER)
+        if index and index % RECALL == 0:
+            self.missed = missed(self.model, self.tokenizer)
         if self.heap[0] != number:
             begun = fraction * number * TOGETHER / max(index, 1)  # whichever step asks, after a pause too
-            written = self.writers.heap(number, plain=0.5 * max(0.0, 1 - 2 * begun))
+            written = self.writers.heap(number, 0.5 * max(0.0, 1 - 2 * begun), self.missed)
             pairs = sorted(zip(*written, strict=True), key=lambda pair: len(pair[0]))
             share = len(pairs) // TOGETHER
             batches = [pairs[i * share : (i + 1) * share] for i in range(TOGETHER)]
@@ -368,6 +387,15 @@ class Listener(loop.Fit):
         loss = code_loss(made.cpu(), list(meant)) + slot_loss(slots.cpu(), list(meant))
         self.learn(loss, index, fraction)
         return {"loss": loss.item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `loop.Learner`."""
+        return {**super().state_dict(), "missed": self.missed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `loop.Learner`."""
+        super().load_state_dict(state)
+        self.missed = state["missed"]
 
 
 def train(

@@ -92,3 +92,17 @@ def test_captions_are_the_same_written_ahead(monkeypatch: pytest.MonkeyPatch) ->
     assert heaps[0] != heaps[1]
     assert len(heaps[0][0]) == 6
     there.close()
+
+
+def test_what_is_missed_comes_often(tokenizer: CLIPTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that is read as something else is found, one that is read rightly is not; captions then name it."""
+    monkeypatch.setattr(text, "LEXICON", {"cat": (), "dog": ()})
+    monkeypatch.setattr(text, "KINDS", {"poodle": ()})
+    right, wrong = codes.encode([parse("cat")]), codes.encode([parse("a blue cat")])
+    monkeypatch.setattr(
+        text, "read", lambda *_: (torch.cat([right, wrong, wrong]), torch.zeros(3, 4, codes.SLOT))
+    )
+    assert text.missed(text.build(tokenizer), tokenizer) == ["dog", "poodle"]
+    captions = text.Writers(200, seed=5, ahead=0).heap(0, 0.0, ["poodle"])[0]
+    assert sum("poodle" in caption for caption in captions) > 20
+    assert captions != text.Writers(200, seed=5, ahead=0).heap(0, 0.0)[0]
