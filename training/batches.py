@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -188,7 +189,7 @@ class Batches:
         code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
         targets: list[codes.Target] = []
         if self.reader:
-            code, states, targets = self.reader.read(size // 3, rng)
+            code, states, targets = self.reader.read(math.ceil(size / 3), rng)
         told = len(targets)
         hardness = self.errors**2
         hardness[:, :OFTEN] *= FAVOUR

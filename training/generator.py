@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from training import codes, loop, text
-from training.batches import Batches, Reader
+from training.batches import Batch, Batches, Reader
 from training.concepts import COLOUR_NAMES
 from training.data import SMALL, load_art
 from training.decoder import SCALING, latest
@@ -50,6 +50,8 @@ GROUPS = 16
 """Groups of each normalisation: all widths are multiples."""
 LATER = (749, 499, 249)
 """Timesteps that two to four steps visit after the first."""
+ITS_OWN = 0.7
+"""How often a later step begins with the network's own drawing."""
 
 
 def scheduler() -> EulerAncestralDiscreteScheduler:
@@ -222,17 +224,34 @@ class Painter(loop.Fit):
                 weight.register_hook(deaf)
         self.predictor = unet if batches.device == "cpu" else torch.compile(unet)
 
+    def draw(self, drawn: Batch, x: Tensor, sigma: float, t: int) -> Tensor:
+        """The clean latents (B, 24, 32, 32) that the network sees in x_t."""
+        return predict(self.predictor, x, sigma, t, drawn.code, drawn.states, drawn.crops)
+
+    def noisy(self, drawn: Batch, rng: np.random.Generator) -> tuple[Tensor, float, int]:
+        """(x_t, sigma, t) of the first step or of a later one.
+
+        There the latents are true or, as when it is used, what the network itself drew at first (DMD2's backward
+        simulation, arXiv 2405.14867): true ones alone teach it to keep what is there.
+        """
+        first = (*self.process.start(drawn.noise), 999)
+        if rng.random() >= self.later:
+            return first
+        t, x0 = int(rng.choice(LATER)), drawn.x0
+        if rng.random() < ITS_OWN:
+            with torch.no_grad():
+                x0 = self.draw(drawn, *first)
+        return (*self.process.later(x0, drawn.noise, t), t)
+
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
         drawn, targets = self.batches.draw(self.batch, rng)
-        noise, code, states, crops, x0 = drawn.to(self.batches.device)
-        first = rng.random() >= self.later
-        t = 999 if first else int(rng.choice(LATER))
-        x, sigma = self.process.start(noise) if first else self.process.later(x0, noise, t)
-        made = predict(self.predictor, x, sigma, t, code, states, crops)
+        drawn = drawn.to(self.batches.device)
+        x, sigma, t = self.noisy(drawn, rng)
+        made, x0 = self.draw(drawn, x, sigma, t), drawn.x0
         self.learn(F.l1_loss(made, x0) + 0.5 * F.mse_loss(made, x0), index, fraction)
         errors = (made.detach() - x0).abs().mean((1, 2, 3))
-        if first:
+        if t == 999:
             self.batches.learnt(targets, errors)
         # What comes often must be one thing in all processes, or a resumed run would go on otherwise.
         loop.all_reduce_mean([torch.from_numpy(self.batches.errors)])
@@ -253,14 +272,12 @@ class Painter(loop.Fit):
         if (vae := latest()) is None:
             return None
         torch.manual_seed(0)
-        drawn, _ = self.batches.draw(16, np.random.default_rng(0))
-        noise, code, states, crops, x0 = drawn.to(self.batches.device)
-        x, sigma = self.process.start(noise)
+        drawn = self.batches.draw(16, np.random.default_rng(0))[0].to(self.batches.device)
         self.average.swap()
-        made = predict(self.predictor, x, sigma, 999, code, states, crops)
+        made = self.draw(drawn, *self.process.start(drawn.noise), 999)
         self.average.swap()
         rows = []
-        for latents in torch.cat([x0, made]).cpu().view(4, 8, *x0.shape[1:]):
+        for latents in torch.cat([drawn.x0, made]).cpu().view(4, 8, *made.shape[1:]):
             pictures = F.avg_pool2d(vae.decode(latents / SCALING).sample, 4)
             rows.append(torch.cat(list(pictures.add(1).mul(127.5).clamp(0, 255)), 2))
         page = torch.cat([rows[i] for i in (0, 2, 1, 3)], 1).permute(1, 2, 0)

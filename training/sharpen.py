@@ -21,7 +21,7 @@ from training import decoder, generator, loop
 from training.batches import Batches
 from training.data import SMALL, load_art
 from training.decoder import SCALING, picture_loss
-from training.generator import LATER, Painter, predict
+from training.generator import Painter
 from training.latents import PATCH, PLACED, Composer, Encoder, grounds, washes
 from training.paths import WORK
 
@@ -62,18 +62,15 @@ class Both:
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
-        batches, process = self.painter.batches, self.painter.process
+        batches = self.painter.batches
         drawn, targets = batches.draw(self.painter.batch, rng)
         composed = map(batches.composer.target, targets, drawn.crops.tolist())
         cutouts = torch.from_numpy(np.stack(list(composed)))
         palette = grounds(targets)
         backgrounds = washes(drawn.noise.cpu(), palette)
-        noise, code, states, corners, x0 = drawn.to(batches.device)
-        first = rng.random() >= self.painter.later
-        t = 999 if first else int(rng.choice(LATER))
-        x, sigma = process.start(noise) if first else process.later(x0, noise, t)
-        made = predict(self.painter.predictor, x, sigma, t, code, states, corners)
-        latent = F.l1_loss(made, x0) + 0.5 * F.mse_loss(made, x0)
+        drawn = drawn.to(batches.device)
+        made = self.painter.draw(drawn, *self.painter.noisy(drawn, rng))
+        latent = F.l1_loss(made, drawn.x0) + 0.5 * F.mse_loss(made, drawn.x0)
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
         true = true.to(batches.device)
         with torch.autocast(torch.device(batches.device).type, torch.bfloat16):
