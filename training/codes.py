@@ -249,7 +249,7 @@ def sample(
     plain: float = 0.02,
     white: float = 0.3,
     several: float = 0.0,
-    styled: float = 0.1,
+    styled: float = 0.15,
     hardness: NDArray[np.float64] | None = None,
 ) -> Target:
     """A training target: a share of plain pictures, white backgrounds, recolourings, groups, styles.
