@@ -27,6 +27,18 @@ def test_one_size_alone_gives_a_proportional_cost() -> None:
     assert line.predict(4) == pytest.approx(0.2)
 
 
+def test_noise_over_batches_alike_leaves_the_known_shape() -> None:
+    """A crowd fills every pass, and jitter hides what one costs at least: larger passes stay worth their time."""
+    fits = Fits()
+    for n in (1, 2, 4, 8):
+        fits.observe("step", n, 0.02 + 0.004 * n)
+    for _ in range(50):
+        fits.observe("step", 7, 0.04)
+        fits.observe("step", 8, 0.06)
+    assert fits.predict(step=8) == pytest.approx(0.053, abs=0.01)
+    assert fits.knee(8) > 1.5 * fits.one_step(1)
+
+
 def test_no_rows_cost_nothing() -> None:
     line = Line()
     line.observe(1, 0.5)

@@ -32,18 +32,16 @@ class Line:
         mean_n = sum(n for n, _ in self.points) / count
         mean_s = sum(s for _, s in self.points) / count
         spread = sum((n - mean_n) ** 2 for n, _ in self.points)
-        if spread == 0:  # one batch size seen: keep the known shape, move it to the new level
+        covariance = sum((n - mean_n) * (s - mean_s) for n, s in self.points)
+        slope = max(0.0, covariance / spread) if spread else 0.0
+        base = mean_s - slope * mean_n
+        if spread == 0 or base <= 0:
+            # One batch size seen, or noise: keep the known shape, move it to the new level. A line through zero
+            # would say that batches gain nothing; then none would form, and nothing would ever say otherwise.
             known = self.base + self.slope * mean_n
             scale = mean_s / known if known > 0 else 0.0
-            self.base, self.slope = (
-                (self.base * scale, self.slope * scale) if scale else (0.0, mean_s / mean_n)
-            )
-            return
-        covariance = sum((n - mean_n) * (s - mean_s) for n, s in self.points)
-        self.slope = max(0.0, covariance / spread)
-        self.base = max(0.0, mean_s - self.slope * mean_n)
-        if self.base == 0.0:
-            self.slope = mean_s / mean_n
+            base, slope = (self.base * scale, self.slope * scale) if scale else (0.0, mean_s / mean_n)
+        self.base, self.slope = base, slope
 
     def predict(self, n: int) -> float:
         return self.base + self.slope * n if n else 0.0
