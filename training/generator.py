@@ -50,8 +50,8 @@ GROUPS = 16
 """Groups of each normalisation: all widths are multiples."""
 LATER = (749, 499, 249)
 """Timesteps that two to four steps visit after the first."""
-ITS_OWN = 0.7
-"""How often a later step begins with the network's own drawing."""
+SIMULATED = 0.7
+"""How often a later step begins with the network's own drawing, and not with the truth."""
 
 
 def scheduler() -> EulerAncestralDiscreteScheduler:
@@ -174,6 +174,11 @@ def predict(
     return Process.x0(output.float(), x, sigma)
 
 
+def latent_loss(made: Tensor, true: Tensor) -> Tensor:
+    """Distance of latents (B, 24, 32, 32), mostly absolute: a squared one alone blurs."""
+    return F.l1_loss(made, true) + 0.5 * F.mse_loss(made, true)
+
+
 def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
     """Muon for the convolutions and the blocks' projections, AdamW for both ends and the embeddings."""
     return Muon(
@@ -224,12 +229,12 @@ class Painter(loop.Fit):
                 weight.register_hook(deaf)
         self.predictor = unet if batches.device == "cpu" else torch.compile(unet)
 
-    def draw(self, drawn: Batch, x: Tensor, sigma: float, t: int) -> Tensor:
-        """The clean latents (B, 24, 32, 32) that the network sees in x_t."""
+    def predict(self, drawn: Batch, x: Tensor, sigma: float, t: int) -> Tensor:
+        """See `predict`: the clean latents (B, 24, 32, 32) that x_t (alike) implies, by what `drawn` says."""
         return predict(self.predictor, x, sigma, t, drawn.code, drawn.states, drawn.crops)
 
     def noisy(self, drawn: Batch, rng: np.random.Generator) -> tuple[Tensor, float, int]:
-        """(x_t, sigma, t) of the first step or of a later one.
+        """x_t (B, 24, 32, 32), sigma and t of the first step or of a later one.
 
         There the latents are true or, as when it is used, what the network itself drew at first (DMD2's backward
         simulation, arXiv 2405.14867): true ones alone teach it to keep what is there.
@@ -238,9 +243,9 @@ class Painter(loop.Fit):
         if rng.random() >= self.later:
             return first
         t, x0 = int(rng.choice(LATER)), drawn.x0
-        if rng.random() < ITS_OWN:
+        if rng.random() < SIMULATED:
             with torch.no_grad():
-                x0 = self.draw(drawn, *first)
+                x0 = self.predict(drawn, *first)
         return (*self.process.later(x0, drawn.noise, t), t)
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
@@ -248,8 +253,8 @@ class Painter(loop.Fit):
         drawn, targets = self.batches.draw(self.batch, rng)
         drawn = drawn.to(self.batches.device)
         x, sigma, t = self.noisy(drawn, rng)
-        made, x0 = self.draw(drawn, x, sigma, t), drawn.x0
-        self.learn(F.l1_loss(made, x0) + 0.5 * F.mse_loss(made, x0), index, fraction)
+        made, x0 = self.predict(drawn, x, sigma, t), drawn.x0
+        self.learn(latent_loss(made, x0), index, fraction)
         errors = (made.detach() - x0).abs().mean((1, 2, 3))
         if t == 999:
             self.batches.learnt(targets, errors)
@@ -274,7 +279,7 @@ class Painter(loop.Fit):
         torch.manual_seed(0)
         drawn = self.batches.draw(16, np.random.default_rng(0))[0].to(self.batches.device)
         self.average.swap()
-        made = self.draw(drawn, *self.process.start(drawn.noise), 999)
+        made = self.predict(drawn, *self.process.start(drawn.noise), 999)
         self.average.swap()
         rows = []
         for latents in torch.cat([drawn.x0, made]).cpu().view(4, 8, *made.shape[1:]):

@@ -21,7 +21,7 @@ from training import decoder, generator, loop
 from training.batches import Batches
 from training.data import SMALL, load_art
 from training.decoder import SCALING, picture_loss
-from training.generator import Painter
+from training.generator import Painter, latent_loss
 from training.latents import PATCH, PLACED, Composer, Encoder, grounds, washes
 from training.paths import WORK
 
@@ -69,8 +69,8 @@ class Both:
         palette = grounds(targets)
         backgrounds = washes(drawn.noise.cpu(), palette)
         drawn = drawn.to(batches.device)
-        made = self.painter.draw(drawn, *self.painter.noisy(drawn, rng))
-        latent = F.l1_loss(made, drawn.x0) + 0.5 * F.mse_loss(made, drawn.x0)
+        made = self.painter.predict(drawn, *self.painter.noisy(drawn, rng))
+        latent = latent_loss(made, drawn.x0)
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
         true = true.to(batches.device)
         with torch.autocast(torch.device(batches.device).type, torch.bfloat16):

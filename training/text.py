@@ -241,12 +241,12 @@ def read(model: CLIPTextModelWithProjection, ids: Tensor) -> tuple[Tensor, Tenso
 
 @torch.no_grad()
 def understood(
-    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, texts: list[str]
+    model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, texts: list[str], full: bool = True
 ) -> list[Target]:
-    """What the encoder takes texts to mean."""
+    """What the encoder takes texts to mean: at full length, as the pipeline reads them, or without the padding."""
     meant: list[Target] = []
     for i in range(0, len(texts), 256):
-        ids = tokens(tokenizer, texts[i : i + 256], full=True).to(model.device)
+        ids = tokens(tokenizer, texts[i : i + 256], full).to(model.device)
         meant += codes.decode(*(part.cpu() for part in read(model, ids)))
     return meant
 
@@ -301,16 +301,13 @@ def shipped(model: CLIPTextModelWithProjection) -> bool:
     return True
 
 
-@torch.no_grad()
 def missed(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> list[str]:
     """The words and phrases, each alone, that the encoder does not take for what they mean."""
-    found = []
-    words = sorted({**LEXICON, **KINDS}, key=lambda word: (len(word), word))
-    for start in range(0, len(words), 256):
-        some = words[start : start + 256]
-        meant = codes.decode(*(part.cpu() for part in read(model, tokens(tokenizer, some).to(model.device))))
-        found += [word for word, target in zip(some, meant, strict=True) if target != parse(word)]
-    return found
+    words = sorted(
+        {**LEXICON, **KINDS}, key=lambda word: (len(word), word)
+    )  # alike in length: little padding
+    meant = understood(model, tokenizer, words, full=False)
+    return [word for word, target in zip(words, meant, strict=True) if target != parse(word)]
 
 
 RECALL = 500

@@ -155,6 +155,21 @@ def test_later_steps_look_like_the_samplers() -> None:
     assert float((stepped - x0).std()) == pytest.approx(float((ours - x0).std()), rel=0.1)
 
 
+def test_later_steps_begin_with_what_the_network_draws(
+    composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or with the truth, by their share; the first begins with noise alone."""
+    learner, rng = painter(composer, encoder), np.random.default_rng(0)
+    drawn = learner.batches.draw(2, rng)[0]
+    monkeypatch.setattr(learner, "predict", lambda *_: torch.full_like(drawn.x0, 50.0))
+    for later, simulated, start in ((1.0, 1.0, 50.0), (1.0, 0.0, float(drawn.x0.mean())), (0.0, 1.0, 0.0)):
+        monkeypatch.setattr(generator, "SIMULATED", simulated)
+        learner.later = later
+        x, _, t = learner.noisy(drawn, rng)
+        assert (t == 999) == (later == 0)
+        assert float(x.mean()) == pytest.approx(start, abs=1)
+
+
 def painter(composer: Composer, encoder: Encoder) -> generator.Painter:
     """The generator's learner, tiny, from the same start every time."""
     torch.manual_seed(1)
