@@ -1,4 +1,4 @@
-"""The page, as somebody sees, types on and listens to it, against a fake fake."""
+"""The page, as somebody sees, types on and listens to it, against a fake server."""
 
 from __future__ import annotations
 
