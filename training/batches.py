@@ -114,7 +114,7 @@ class Batches:
         composer: Composer,
         encoder: Encoder,
         reader: Reader | None = None,
-        several: float = 0.3,
+        several: float = 0.45,
         device: str = "cpu",
     ) -> None:
         """A share of pictures are of `several` things.

