@@ -254,8 +254,8 @@ def sample(
 ) -> Target:
     """A training target: a share of plain pictures, white backgrounds, recolourings, groups, styles.
 
-    Concepts evenly, or in proportion to their `hardness` (2, things), alone and in a group. A third of the groups are
-    of one thing: people count.
+    Concepts evenly, or in proportion to their `hardness` (2, things), alone and in a group. A third of the groups
+    are of one thing: people count.
     """
     while True:
         background = WHITE if rng.random() < white else int(rng.integers(len(COLOUR_NAMES)))

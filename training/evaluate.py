@@ -380,6 +380,8 @@ def evaluate(pipeline: StableDiffusionXLPipeline, out: Path, quick: bool = False
     several = groups(rng, 60 if quick else 240)
     pictures = score("several things", several)
     sheet(pictures[:60], [caption_of(target) for target in several[:60]], 10, out / "several.png")
+    pairs = groups(np.random.default_rng(8), 2 * len(several))
+    score("two things", [target for target in pairs if len(target.group) == 2])
     held = [target for target in groups(rng, 4000) if codes.held_out(target._replace(background=WHITE))]
     score("several things, never seen together", held[: len(several) // 2])
     few = some(120)

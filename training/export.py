@@ -125,6 +125,7 @@ def card(report: dict[str, Any], folder: Path) -> str:
         ("recolourings never seen with the thing", "held-out recolourings"),
         ("styles never seen with the thing", "held-out styles"),
         ("two to four things", "several things"),
+        ("two things", "two things"),
         ("two to four things, two of them never seen together", "several things, never seen together"),
         ("some of the things on white, one step", "one step"),
         ("the same, two steps", "two steps"),

@@ -360,7 +360,7 @@ def written(phrase: str) -> float:
     """How often the rarest of a phrase's words is written, on the scale of `WRITTEN`."""
     from wordfreq import zipf_frequency
 
-    return min(zipf_frequency(word, "en", "large") for word in phrase.split())
+    return min(float(zipf_frequency(word, "en", "large")) for word in phrase.split())
 
 
 def candidates(net: WordNet) -> dict[str, str]:
