@@ -23,7 +23,8 @@ commands, in the order of `all`:
   sharpen    generator and decoder together, on pixels                                          15 min
   encoder    teach the VAE's encoder the linear latents, for image-to-image                      5 min
   export     judge the result; put it in place of the shipped weights unless it is worse
-  lexicon    find out by WordNet and MiniLM what further words mean (npm, pip); writes lexicon.tsv, which is kept
+  lexicon    find out by WordNet and MiniLM what further words mean; writes lexicon.tsv, which is kept
+             (npm, pip; needs `pip install wordfreq==3.1.1`)
   evaluate   judge the shipped weights: figures and contact sheets
   all        everything above, dividing --minutes between the trainers
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import StableDiffusionXLPipeline
 
 from training import evaluate, measures, text
@@ -95,7 +96,8 @@ def examine(
     shown = measures.look(judge, art_pictures)
     report["the judge on the true pictures"] = share(right(shown, targets))
     report["names"] = fairly(features, shown, targets)
-    report["judge-Frechet"] = round(measures.frechet(features.numpy(), shown.numpy()), 4)
+    ones = [F.normalize(seen, dim=1).numpy() for seen in (features, shown)]  # a judge's lengths grow as it trains
+    report["judge-Frechet"] = round(measures.frechet(*ones), 4)
     report["detail, of the art's"] = round(measures.detail(plain) / measures.detail(art_pictures), 3)
 
     targets = [Target(i, None, min(HELD_BACKGROUNDS[i])) for i in every]

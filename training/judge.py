@@ -44,7 +44,8 @@ VOCABULARY = 4096
 """Hashed words and letter triples."""
 COUNTS = ("nothing", "one thing", "two things", "three things")
 BACKGROUNDS = tuple(f"on a {name} background" for name in COLOUR_NAMES)
-STEPS, BATCH = 1200, 64
+STEPS, BATCH = 12_000, 64
+"""Of 4,000 steps it knew 61% of the flat set's thousand things, of 12,000 (half an hour of one core) 90%."""
 
 
 def tokens(caption: str) -> list[int]:
@@ -169,7 +170,7 @@ class Scenes:
     def batch(
         self, size: int, rng: np.random.Generator, harsh: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures (B, 3, 64, 64) and truths: things (B, 201) as probabilities, count (B,), background (B,).
+        """Pictures (B, 3, 64, 64) and truths: things (B, things + 1) as probabilities, count (B,), background (B,).
 
         `harsh`: colours shifted and mixed, blur, noise, odd angles; without, things as they are.
         """

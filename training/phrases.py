@@ -172,7 +172,11 @@ def _distilled() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
         found = known.pop(word, None)
         if name in INDEX:
             known[word] = ("thing" if found else "mood", INDEX[name], 6 * NAMED)
-    several = {plurals(word)[0]: entry for word, entry in known.items() if entry[0] == "thing"}
+    several = {
+        plurals(word)[0]: entry
+        for word, entry in known.items()
+        if entry[0] == "thing" and (not word.endswith("s") or word.endswith(("ss", "us", "is")))
+    }
     several = {form: entry for form, entry in several.items() if form not in known and form not in LEXICON}
     return {**known, **several}, frozenset(several)
 
