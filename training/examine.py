@@ -96,9 +96,8 @@ def examine(
     shown = measures.look(judge, art_pictures)
     report["the judge on the true pictures"] = share(right(shown, targets))
     report["names"] = fairly(features, shown, targets)
-    ones = [
-        F.normalize(seen, dim=1).numpy() for seen in (features, shown)
-    ]  # a judge's lengths grow as it trains
+    # A judge's lengths grow as it trains.
+    ones = [F.normalize(seen, dim=1).numpy() for seen in (features, shown)]
     report["judge-Frechet"] = round(measures.frechet(*ones), 4)
     report["detail, of the art's"] = round(measures.detail(plain) / measures.detail(art_pictures), 3)
 

