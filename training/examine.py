@@ -97,8 +97,8 @@ def examine(
     report["the judge on the true pictures"] = share(right(shown, targets))
     report["names"] = fairly(features, shown, targets)
     # A judge's lengths grow as it trains.
-    ones = [F.normalize(seen, dim=1).numpy() for seen in (features, shown)]
-    report["judge-Frechet"] = round(measures.frechet(*ones), 4)
+    unit = [F.normalize(seen, dim=1).numpy() for seen in (features, shown)]
+    report["judge-Frechet"] = round(measures.frechet(*unit), 4)
     report["detail, of the art's"] = round(measures.detail(plain) / measures.detail(art_pictures), 3)
 
     targets = [Target(i, None, min(HELD_BACKGROUNDS[i])) for i in every]

@@ -45,7 +45,7 @@ VOCABULARY = 4096
 COUNTS = ("nothing", "one thing", "two things", "three things")
 BACKGROUNDS = tuple(f"on a {name} background" for name in COLOUR_NAMES)
 STEPS, BATCH = 12_000, 64
-"""Of 4,000 steps it knew 61% of the flat set's thousand things, of 12,000 (half an hour of one core) 90%."""
+"""After 4,000 steps it knew 61% of the flat set's thousand things; gone on with to 12,000, 90%."""
 
 
 def tokens(caption: str) -> list[int]:

