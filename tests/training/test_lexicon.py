@@ -10,7 +10,7 @@ import pytest
 from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
 from training.evaluate import UNTAUGHT
 from training.grammar import RELATIONS, parse
-from training.lexicon import FILE, Judge, WordNet, source_of
+from training.lexicon import FILE, GloVe, Judge, WordNet, associated, source_of
 from training.phrases import BY_HAND, FUNCTION, KINDS, KINDS_PLURALS, LEXICON, STYLED
 
 ROWS = [line.split("\t") for line in FILE.read_text().splitlines()]
@@ -60,6 +60,40 @@ def test_a_thing_is_of_one_file(judge: Judge) -> None:
     """What most of a dog's words are, and no meat, though that is the first sense of its name."""
     assert "doggy" in CONCEPTS[INDEX["dog"]].words
     assert judge.anchors == {2: [INDEX["dog"]], 4: [INDEX["cat"]], 5: [INDEX["tree"]]}
+
+
+@pytest.fixture
+def glove(monkeypatch: pytest.MonkeyPatch) -> GloVe:
+    """Vectors in which "purring" goes with "cat", "barking" with neither cat nor dog, and all have much in common."""
+    rng = np.random.default_rng(0)
+    words = ["cat", "dog", "purring", "barking", *(f"word {i}" for i in range(300))]
+    table = rng.standard_normal((len(words), 100)).astype(np.float32)
+    table[2] = table[0] + 0.1 * table[2]
+    strong = 30 * rng.standard_normal((3, 100)).astype(np.float32)
+    table += rng.standard_normal((len(words), 3)).astype(np.float32) @ strong + 50
+    vectors = {word: [*row, 1.0, 0] for word, row in zip(words, table.tolist(), strict=True)}
+    monkeypatch.setattr("training.lexicon.read_json", lambda *_: {"vectors": vectors})
+    return GloVe()
+
+
+def test_the_company_of_words(glove: GloVe) -> None:
+    """What all words have in common is taken off; of a text with an unknown word nothing is known."""
+    near = glove.company(["purring", "barking", "purring xyzzy"])
+    assert near[0, INDEX["cat"]] > 0.9
+    assert abs(near[0, INDEX["dog"]]) < 0.5
+    assert abs(near[1]).max() < 0.6
+    assert not near[2].any()
+
+
+def test_what_comes_to_mind(judge: Judge, glove: GloVe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thing has to be likely, and the word to keep its company."""
+    scores = np.zeros((2, len(NAMES), 7), np.float32)
+    scores[:, INDEX["cat"]] = 1
+    monkeypatch.setattr(judge, "scores", lambda _: scores)
+    assert list(associated(["purring", "barking"], judge, glove)) == [("purring", INDEX["cat"])]
+    scores[:] = 0
+    monkeypatch.setattr("training.lexicon.COMPANY", 0.0)
+    assert not list(associated(["purring", "barking"], judge, glove))
 
 
 def test_mostly_a_noun(net: WordNet) -> None:

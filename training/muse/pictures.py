@@ -19,7 +19,7 @@ from training import diffusion
 from training.codes import WHITE, Target
 from training.concepts import COLOUR_NAMES, CONCEPTS
 from training.data import load_art
-from training.evaluate import caption_of
+from training.drawings import caption_of
 from training.grammar import parse
 from training.latents import EDGE, PALETTE, PLACED, Composer, Pose, Scene
 

@@ -22,7 +22,7 @@ from onestroke.pipelines.muse.editing import edit, inpaint, outpaint
 from onestroke.pipelines.muse.pipeline import MusePipeline, MuseRow
 from training.codes import HELD_BACKGROUNDS, WHITE, Target
 from training.concepts import COLOUR_NAMES
-from training.evaluate import caption_of, sheet
+from training.drawings import caption_of, sheet
 from training.grammar import parse
 from training.latents import PALETTE
 from training.measures import corner_colour, share
