@@ -64,7 +64,7 @@ def test_a_thing_is_of_one_file(judge: Judge) -> None:
 
 @pytest.fixture
 def glove(monkeypatch: pytest.MonkeyPatch) -> GloVe:
-    """Vectors in which "purring" goes with "cat", "barking" with neither cat nor dog, and all have much in common."""
+    """Vectors in which "purring" goes with "cat", "barking" with nothing, and all have much in common."""
     rng = np.random.default_rng(0)
     words = ["cat", "dog", "purring", "barking", *(f"word {i}" for i in range(300))]
     table = rng.standard_normal((len(words), 100)).astype(np.float32)
