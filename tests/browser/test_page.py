@@ -685,9 +685,8 @@ def test_a_picture_that_is_too_large_is_made_smaller(open_page: OpenPage, fake: 
     page = connected(open_page())
     page.get_by_label("Draw over").set_input_files({**PHOTO, "buffer": draw("photo", 1, (2048, 512), "png")})
     page.get_by_alt_text("The picture that is drawn over").wait_for()
-    until(
-        lambda: any(message["type"] == "image" for message in fake.received)
-    )  # it is seen before it is sent
+    # It is seen before it is sent.
+    until(lambda: any(message["type"] == "image" for message in fake.received))
     sent = next(message for message in fake.received if message["type"] == "image")
     assert Image.open(io.BytesIO(sent["data"])).size == (1024, 256)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
+from training.dictionaries import GloVe, WordNet
 from training.evaluate import UNTAUGHT
 from training.grammar import RELATIONS, parse
-from training.lexicon import FILE, GloVe, Judge, WordNet, associated, source_of
+from training.lexicon import FILE, Judge, associated, nearest, source_of
 from training.phrases import BY_HAND, FUNCTION, KINDS, KINDS_PLURALS, LEXICON, STYLED
 
 ROWS = [line.split("\t") for line in FILE.read_text().splitlines()]
@@ -72,13 +73,13 @@ def glove(monkeypatch: pytest.MonkeyPatch) -> GloVe:
     strong = 30 * rng.standard_normal((3, 100)).astype(np.float32)
     table += rng.standard_normal((len(words), 3)).astype(np.float32) @ strong + 50
     vectors = {word: [*row, 1.0, 0] for word, row in zip(words, table.tolist(), strict=True)}
-    monkeypatch.setattr("training.lexicon.read_json", lambda *_: {"vectors": vectors})
+    monkeypatch.setattr("training.dictionaries.read_json", lambda *_: {"vectors": vectors})
     return GloVe()
 
 
 def test_the_company_of_words(glove: GloVe) -> None:
     """What all words have in common is taken off; of a text with an unknown word nothing is known."""
-    near = glove.company(["purring", "barking", "purring xyzzy"])
+    near = nearest(glove.embed(["purring", "barking", "purring xyzzy"]), glove.embed)
     assert near[0, INDEX["cat"]] > 0.9
     assert abs(near[0, INDEX["dog"]]) < 0.5
     assert abs(near[1]).max() < 0.6
@@ -90,10 +91,10 @@ def test_what_comes_to_mind(judge: Judge, glove: GloVe, monkeypatch: pytest.Monk
     scores = np.zeros((2, len(NAMES), 7), np.float32)
     scores[:, INDEX["cat"]] = 1
     monkeypatch.setattr(judge, "scores", lambda _: scores)
-    assert list(associated(["purring", "barking"], judge, glove)) == [("purring", INDEX["cat"])]
+    assert associated(["purring", "barking"], judge, glove) == {"purring": INDEX["cat"]}
     scores[:] = 0
     monkeypatch.setattr("training.lexicon.COMPANY", 0.0)
-    assert not list(associated(["purring", "barking"], judge, glove))
+    assert not associated(["purring", "barking"], judge, glove)
 
 
 def test_mostly_a_noun(net: WordNet) -> None:
@@ -135,8 +136,8 @@ def test_what_is_alike_in_the_tree(judge: Judge) -> None:
 
 def test_scores_follow_the_tree_where_words_say_nothing(judge: Judge) -> None:
     """All texts being alike here."""
-    ((best, _, kind),) = judge.label(["mutt"])
-    assert (best, kind) == (INDEX["dog"], True)
+    (label,) = judge.label(["mutt"])
+    assert (label.thing, label.kind, label.company) == (INDEX["dog"], True, 0)
     assert judge.senses("bark") == [(6, pytest.approx(1.0))]
 
 
