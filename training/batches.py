@@ -40,6 +40,8 @@ OFTEN, FAVOUR = 200, 2.0
 """The most popular things come this much more often than they would."""
 POOL, FRESH = 20_000, 32
 """Captions that a reader knows at a time, and new ones for every batch."""
+KEPT = 20_000
+"""Parts of pictures that are kept, those used last: some 3 GB."""
 
 
 class Reader:
@@ -137,7 +139,11 @@ class Batches:
         """
         scene = Scene(concept, colour, behind(target), Pose(0, 0, edge), target.style)
         key = scene, mirrored
-        if key not in self.kept:
+        if key in self.kept:
+            self.kept[key] = self.kept.pop(key)
+        else:
+            if len(self.kept) >= KEPT:
+                del self.kept[next(iter(self.kept))]
             primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
             cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
             cutouts = cutouts.flip(2) if mirrored else cutouts

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from training import codes, decoder, export, generator, latents, looks, loop, sharpen, text
+from training import batches, codes, decoder, export, generator, latents, looks, loop, sharpen, text
 from training import encoder as vae_encoder
 from training.batches import Batches
 from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
@@ -102,6 +102,17 @@ def test_styles_are_learnt_as_they_are_drawn(
         true = encoder.pictures(latents.flatten(cutout, ground)) * decoder.SCALING
         made = batches.latents([target], [crop], ground[:, :, None, None].expand(-1, -1, GRID, GRID))
         assert (made - true).abs().max() < 0.02
+
+
+def test_parts_of_pictures_are_kept_while_there_is_room(
+    composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was used last stays; a long run does not fill the memory."""
+    monkeypatch.setattr(batches, "KEPT", 2)
+    drawn = Batches(composer, encoder)
+    parts = [drawn.parts(concept, None, PLACED, codes.Target(concept)) for concept in (0, 1, 0, 2)]
+    assert parts[2] is parts[0]
+    assert [scene.concept for scene, _ in drawn.kept] == [0, 2]
 
 
 def test_what_looks_alike_is_said_alike(composer: Composer, encoder: Encoder) -> None:
