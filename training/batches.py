@@ -40,8 +40,8 @@ OFTEN, FAVOUR = 200, 2.0
 """The most popular things come this much more often than they would."""
 POOL, FRESH = 20_000, 32
 """Captions that a reader knows at a time, and new ones for every batch."""
-KEPT = 20_000
-"""Parts of pictures that are kept, those used last: some 3 GB."""
+KEPT = 10_000
+"""Parts of pictures that are kept, those used last: 2.5 GB at most."""
 
 
 class Reader:

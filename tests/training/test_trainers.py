@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -123,8 +124,28 @@ def test_what_looks_alike_is_said_alike(composer: Composer, encoder: Encoder) ->
     assert seen.shape == (len(CONCEPTS), 64)
     assert (seen[0] - seen[1]).norm() > 10 * (seen[1] - seen[2]).norm()
     assert codes.PATTERNS.norm(dim=1).allclose(torch.tensor(codes.LOUD**0.5), rtol=1e-2)
-    heard = codes.PATTERNS @ generator.build().add_embedding.linear_1.weight.detach()[:, : codes.THING].T
-    assert float(heard.std()) == pytest.approx(0.5, rel=0.1)
+    layer = generator.build().add_embedding.linear_1.weight.detach()[: generator.COMMON, : codes.THING]
+    assert float((codes.PATTERNS @ layer.T).std()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_every_thing_has_a_number_of_its_own() -> None:
+    """In the embedding that reaches all blocks; in groups too, less; and the step says nothing there."""
+    unet = generator.build((16, 16, 16, 32, 32))
+    group = codes.Target(group=(codes.Placed(7, None, 3), codes.Placed(9, None, 5)))
+    code = codes.encode([*(codes.Target(i) for i in range(generator.OWN)), codes.Target(), group])
+    said = torch.cat([code, torch.zeros(len(code), 6 * 32)], 1)
+    with torch.no_grad():
+        own = F.silu(unet.add_embedding(said))[:, generator.COMMON :]
+        step = unet.time_embedding(unet.time_proj(torch.tensor([249.0])))[:, generator.COMMON :]
+    things, nothing, both = own[: generator.OWN], own[-2], own[-1]
+    assert (things.argmax(1) == torch.arange(generator.OWN)).all()
+    assert (things.diagonal() > 13).all()
+    assert nothing.abs().max() < 1
+    assert set(both.topk(2).indices.tolist()) == {7, 9}
+    # As many directions in which things differ as there are things, none of them faint.
+    spread = torch.linalg.svdvals(things - things.mean(0))
+    assert spread[1000] > 0.3 * spread[100]
+    assert step.abs().max() == 0
 
 
 def together(rank: int, folder: str) -> None:
