@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +128,7 @@ class Batches:
         self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
         self.device = device
         self.errors = np.full((2, len(CONCEPTS)), 0.15)
-        self.kept: dict[tuple[Scene, bool], Tensor] = {}
+        self.encoded = lru_cache(maxsize=KEPT)(self.encode)
 
     def parts(
         self, concept: int | None, colour: int | None, edge: int, target: codes.Target, mirrored: bool = False
@@ -138,21 +139,18 @@ class Batches:
         empty), so that any crop is a view; a group's thing is cut out of its own box.
         """
         scene = Scene(concept, colour, behind(target), Pose(0, 0, edge), target.style)
-        key = scene, mirrored
-        if key in self.kept:
-            self.kept[key] = self.kept.pop(key)
-        else:
-            if len(self.kept) >= KEPT:
-                del self.kept[next(iter(self.kept))]
-            primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
-            cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
-            cutouts = cutouts.flip(2) if mirrored else cutouts
-            parts = self.encoder.cutouts(cutouts, primaries) * SCALING
-            parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
-            inset = (EDGE - SMALL) // 2 // PATCH if edge == SMALL else -REACH
-            parts = F.pad(parts, (-inset,) * 4, mode="replicate" if inset < 0 else "constant")
-            self.kept[key] = parts.half().to(self.device)
-        return self.kept[key]
+        return self.encoded(scene, mirrored)
+
+    def encode(self, scene: Scene, mirrored: bool) -> Tensor:
+        """The `parts` of a scene in the middle, on `device`, in half precision."""
+        primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
+        cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
+        cutouts = cutouts.flip(2) if mirrored else cutouts
+        parts = self.encoder.cutouts(cutouts, primaries) * SCALING
+        parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
+        inset = (EDGE - SMALL) // 2 // PATCH if scene.pose.size == SMALL else -REACH
+        parts = F.pad(parts, (-inset,) * 4, mode="replicate" if inset < 0 else "constant")
+        return parts.half().to(self.device)
 
     def latents(
         self,

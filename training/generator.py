@@ -94,6 +94,7 @@ def build(widths: tuple[int, ...] | None = None) -> UNet2DConditionModel:
         attention_head_dim=HEADS[:levels],
     )
     speak_up(unet)
+    recognise(unet)
     return unet.to(memory_format=torch.channels_last)
 
 
@@ -105,7 +106,6 @@ def speak_up(unet: UNet2DConditionModel) -> None:
     unet.add_embedding.linear_1.weight[:, codes.CODE :].mul_(0.1)
     unet.add_embedding.linear_2.weight.mul_(2)
     unet.conv_out.weight.mul_(0.3)
-    recognise(unet)
     for module in unet.modules():
         if isinstance(module, BasicTransformerBlock):
             listen(module)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from training import batches, codes, decoder, export, generator, latents, looks, loop, sharpen, text
+from training import codes, decoder, export, generator, latents, looks, loop, sharpen, text
 from training import encoder as vae_encoder
 from training.batches import Batches
 from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
@@ -109,11 +109,13 @@ def test_parts_of_pictures_are_kept_while_there_is_room(
     composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was used last stays; a long run does not fill the memory."""
-    monkeypatch.setattr(batches, "KEPT", 2)
-    drawn = Batches(composer, encoder)
-    parts = [drawn.parts(concept, None, PLACED, codes.Target(concept)) for concept in (0, 1, 0, 2)]
-    assert parts[2] is parts[0]
-    assert [scene.concept for scene, _ in drawn.kept] == [0, 2]
+    monkeypatch.setattr("training.batches.KEPT", 2)
+    batches = Batches(composer, encoder)
+    parts = [batches.parts(concept, None, PLACED, codes.Target(concept)) for concept in (0, 1, 0, 2, 0, 1)]
+    assert parts[0] is parts[2] is parts[4]
+    assert parts[1] is not parts[5]
+    assert torch.equal(parts[1], parts[5])
+    assert batches.encoded.cache_info().currsize == 2
 
 
 def test_what_looks_alike_is_said_alike(composer: Composer, encoder: Encoder) -> None:
