@@ -117,7 +117,7 @@ class Batches:
         composer: Composer,
         encoder: Encoder,
         reader: Reader | None = None,
-        several: float = 0.45,
+        several: float = 0.35,
         device: str = "cpu",
     ) -> None:
         """A share of pictures are of `several` things.
@@ -143,13 +143,12 @@ class Batches:
 
     def encode(self, scene: Scene, mirrored: bool) -> Tensor:
         """The `parts` of a scene in the middle, on `device`, in half precision."""
-        primaries = torch.cat([torch.zeros(1, 3), torch.eye(3)])
-        cutouts = self.composer.cutouts([scene]).expand(4, -1, -1, -1)
-        cutouts = cutouts.flip(2) if mirrored else cutouts
-        parts = self.encoder.cutouts(cutouts, primaries) * SCALING
-        parts = torch.cat([parts[:1], parts[1:] - parts[:1]])
-        inset = (EDGE - SMALL) // 2 // PATCH if scene.pose.size == SMALL else -REACH
-        parts = F.pad(parts, (-inset,) * 4, mode="replicate" if inset < 0 else "constant")
+        cutout, inset = self.composer.cutouts([scene]), (EDGE - SMALL) // 2
+        cutout = cutout.flip(2) if mirrored else cutout
+        if scene.pose.size == SMALL:
+            parts = self.encoder.parts(cutout[:, inset:-inset, inset:-inset])[0] * SCALING
+        else:
+            parts = F.pad(SCALING * self.encoder.parts(cutout)[0], (REACH,) * 4, mode="replicate")
         return parts.half().to(self.device)
 
     def latents(

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.optim import Average, Muon, cosine, save_atomically
+from training.optim import Average, Muon, cosine, save_atomically, world
 
 AVERAGED = 10
 """Steps that one point of the loss curves stands for."""
@@ -42,11 +42,6 @@ class Learner(Protocol):
 
     def sheet(self) -> Image.Image | None:
         """What it can do by now, to look at; None for whoever draws nothing."""
-
-
-def world() -> tuple[int, int]:
-    """This process's rank, and the world's size: how many share this run."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def all_reduce_mean(tensors: list[Tensor]) -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+
+def world() -> tuple[int, int]:
+    """This process's rank, and the world's size: how many share this run."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 class Muon:
@@ -52,11 +58,12 @@ class Muon:
         for group in self.adam.param_groups:
             group["lr"] = self.adam_rate * factor
         self.adam.step()
-        rate = self.muon_rate * factor
+        rate, count = self.muon_rate * factor, 0
         for parameters, momentum in zip(self.groups, self.momentum, strict=True):
             grad = torch.stack([p.grad.reshape(p.shape[0], -1) for p in parameters if p.grad is not None])
             momentum.lerp_(grad, 0.05)
-            update = orthogonal(grad.lerp(momentum, 0.95))
+            update = together(grad.lerp(momentum, 0.95), count)
+            count += len(parameters)
             # The scale that makes the update's size that of AdamW's (Moonlight, arXiv 2502.16982).
             update *= 0.2 * math.sqrt(max(update.shape[1:]))
             for parameter, change in zip(parameters, update, strict=True):
@@ -87,6 +94,18 @@ def orthogonal(grad: Tensor) -> Tensor:
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
     wide: Tensor = x.mT if tall else x
     return wide.float()
+
+
+def together(grad: Tensor, count: int) -> Tensor:
+    """`orthogonal` of matrices that all processes have alike, each doing its share; `count` came before them."""
+    rank, size = world()
+    if size == 1:
+        return orthogonal(grad)
+    mine = slice((rank - count) % size, None, size)
+    whole = torch.zeros_like(grad, dtype=torch.bfloat16)
+    whole[mine] = orthogonal(grad[mine])
+    dist.all_reduce(whole)
+    return whole.float()
 
 
 class Average:

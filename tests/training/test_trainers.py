@@ -154,7 +154,7 @@ def together(rank: int, folder: str) -> None:
     """One of two processes of a run: what each learns from is its own."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.manual_seed(0)
-    net = nn.Linear(4, 4)
+    net = nn.Sequential(nn.Linear(4, 32), nn.Linear(32, 16))
     fit = loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
 
     def step(index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
