@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from training import loop
 from training.data import Bytes
 from training.latents import CHANNELS, EDGE, PALETTE, PATCH, Composer, Encoder, Scene, flatten, random_scene
-from training.optim import Muon, same_shapes
+from training.optim import Muon, adopt
 from training.paths import SHIPPED, WORK
 
 SCALING = 2.0
@@ -141,11 +141,7 @@ def shipped(vae: AutoencoderTiny) -> bool:
     if not (SHIPPED / "vae" / "config.json").exists():
         return False
     saved = AutoencoderTiny.from_pretrained(SHIPPED / "vae", torch_dtype=torch.float32)
-    if not same_shapes(saved, vae):
-        return False
-    vae.load_state_dict(saved.state_dict())
-    print("starting from the shipped weights", flush=True)
-    return True
+    return adopt(vae, saved)
 
 
 class Sharpener(loop.Fit):

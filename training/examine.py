@@ -20,6 +20,7 @@ from training import drawings, measures, text, truth
 from training.codes import HELD_BACKGROUNDS, Target
 from training.concepts import CONCEPTS, INDEX, NAMES
 from training.evaluate import UNTAUGHT
+from training.grammar import parse
 from training.judge import DualEncoder, Scenes, accuracy, art
 from training.measures import Pictures, share
 
@@ -64,8 +65,9 @@ def examine(
 ) -> dict[str, Any]:
     """All figures of the judge's; sheets into `out`. `quick` takes a quarter of the pictures.
 
-    The judge is not perfect. Where it is asked which thing it sees, it is shown the true picture as well, and only
-    those count whose true picture it recognises: `n` says how many.
+    The judge is not perfect. Where it is asked which thing it sees, or how many, it is shown the true picture as
+    well, and only those count where it is right of that: `n` says how many. (It was taught three in a row only, so
+    that it takes our three, in a triangle, for one.)
     """
     every = range(0, len(CONCEPTS), 4 if quick else 1)
     oracle, rng = truth.Judge(), np.random.default_rng(6)
@@ -128,9 +130,11 @@ def examine(
 
     numbers = (("two", 2), ("three", 3))
     chosen = [(*numbers[k % 2], int(rng.integers(len(CONCEPTS)))) for k in range(10 if quick else 40)]
-    _, features = drawn([f"{word} {CONCEPTS[i].words[-1]}" for word, _, i in chosen])
-    counted = measures.counts(judge, features)
-    report["counting"] = share([n == count for (_, n, _), count in zip(chosen, counted, strict=True)])
+    prompts = [f"{word} {CONCEPTS[i].words[-1]}" for word, _, i in chosen]
+    counted = measures.counts(judge, drawn(prompts)[1])
+    truth_counted = measures.counts(judge, measures.look(judge, true([parse(prompt) for prompt in prompts])))
+    rows = zip(chosen, counted, truth_counted, strict=True)
+    report["counting"] = share([count == n for (_, n, _), count, shown in rows if shown == n])
 
     targets = [Target(i) for i in list(every)[::3]]
     shown = measures.look(judge, true(targets))

@@ -33,7 +33,7 @@ from training.latents import (
     Composer,
     Encoder,
 )
-from training.optim import Muon, same_shapes
+from training.optim import Muon, adopt
 from training.paths import SHIPPED, WORK
 
 CHECKPOINT = WORK / "generator.pt"
@@ -233,11 +233,7 @@ def shipped(unet: UNet2DConditionModel) -> bool:
     if not (SHIPPED / "unet" / "config.json").exists():
         return False
     saved = UNet2DConditionModel.from_pretrained(SHIPPED / "unet", torch_dtype=torch.float32)
-    if not same_shapes(saved, unet):
-        return False
-    unet.load_state_dict(saved.state_dict())
-    print("starting from the shipped weights", flush=True)
-    return True
+    return adopt(unet, saved)
 
 
 def deaf(gradient: Tensor) -> Tensor:

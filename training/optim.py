@@ -150,11 +150,15 @@ def cosine(fraction: float, step: int, warmup: int = 50, floor: float = 0.02) ->
     )
 
 
-def same_shapes(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two networks have the same parameters by name and shape."""
-    return {k: v.shape for k, v in one.state_dict().items()} == {
-        k: v.shape for k, v in other.state_dict().items()
-    }
+def adopt(network: nn.Module, shipped: nn.Module) -> bool:
+    """Give a network the shipped weights, if they fit; and say so."""
+    mine, theirs = ({k: v.shape for k, v in n.state_dict().items()} for n in (network, shipped))
+    if mine != theirs:
+        print("the shipped weights are of another shape: starting from nothing", flush=True)
+        return False
+    network.load_state_dict(shipped.state_dict())
+    print("starting from the shipped weights", flush=True)
+    return True
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

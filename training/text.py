@@ -32,7 +32,7 @@ from training.captions import Captions, write
 from training.codes import Target
 from training.concepts import COLOUR_NAMES, NAMES, STYLE_NAMES
 from training.grammar import parse
-from training.optim import Muon, same_shapes
+from training.optim import Muon, adopt
 from training.paths import SHIPPED, WORK
 from training.phrases import KINDS, LEXICON, STYLED, look_up
 
@@ -294,11 +294,7 @@ def shipped(model: CLIPTextModelWithProjection) -> bool:
     if not (SHIPPED / "text_encoder_2" / "config.json").exists():
         return False
     saved = CLIPTextModelWithProjection.from_pretrained(SHIPPED / "text_encoder_2", dtype=torch.float32)
-    if not same_shapes(saved, model):
-        return False
-    model.load_state_dict(saved.state_dict())
-    print("starting from the shipped weights", flush=True)
-    return True
+    return adopt(model, saved)
 
 
 def missed(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> list[str]:
