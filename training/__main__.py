@@ -26,7 +26,7 @@ commands, in the order of `all`:
   lexicon    find out by WordNet and MiniLM what further words mean; writes lexicon.tsv, which is kept
              (npm, pip; needs `pip install wordfreq==3.1.1`)
   evaluate   judge the shipped weights: figures and contact sheets
-  all        everything above, dividing --minutes between the trainers
+  all        data to export, dividing --minutes between the trainers
 
 a Muse of our own (README.md); ships nothing:
   muse         its image tokens, its masked transformer, its super-resolution, in a folder (needs `data`)
@@ -136,12 +136,16 @@ def main() -> None:
         "--only", default="", help="ablation: rows whose name holds one of these, with commas"
     )
     args = parser.parse_args()
+    if args.command == "all" and args.steps:
+        parser.error("--steps: of which trainer? `all` divides --minutes")
 
     import torch
 
     if args.threads:
         torch.set_num_threads(args.threads)
     if "WORLD_SIZE" in os.environ:  # torchrun's
+        if args.command not in SHARES:
+            parser.error(f"{args.command} is not shared by processes: run it without torchrun")
         torch.distributed.init_process_group("gloo")
     from training import data, export, latents, looks
     from training.paths import SHIPPED, WORK
@@ -163,7 +167,7 @@ def main() -> None:
         run(args.command, minutes, args.steps, device, args.scratch, args.batch)
     if args.command == "all":
         for command, share in SHARES.items():
-            run(command, (args.minutes or whole) * share, None, device, args.scratch, None)
+            run(command, (args.minutes or whole) * share, None, device, args.scratch, args.batch)
     if args.command in ("export", "all"):
         export.export(quick=args.quick, force=args.force)
     if args.command in MUSE:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
@@ -133,18 +132,11 @@ def measure(
     }
 
 
-def unet_of(row: Row) -> UNet2DConditionModel:
-    """A row's network."""
-    if row.path is None:
-        raise ValueError("the shipped row keeps its own network")
-    return diffusion.load(row.path)
-
-
 def drawn(row: Row) -> Pictures:
     """A row's 128 pictures."""
     pipeline = export.load()
     if row.path is not None:
-        pipeline.register_modules(unet=unet_of(row).eval(), scheduler=diffusion.scheduler())
+        pipeline.register_modules(unet=diffusion.load(row.path).eval(), scheduler=diffusion.scheduler())
     prompts = [drawings.caption_of(target) for target in targets()]
     seeds = [5000 + i for i in range(len(prompts))]
     return drawings.draw(pipeline, prompts, seeds, row.steps, guidance=row.guidance, crop=(0, 0))

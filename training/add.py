@@ -72,7 +72,7 @@ class Head(nn.Module):
 class Heads(nn.Module):
     """One head per map of `diffusion.features`."""
 
-    def __init__(self, widths: tuple[int, ...] = (*WIDTHS[:4], WIDTHS[4])) -> None:
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         """`widths`: the maps' channels."""
         super().__init__()
         self.heads = nn.ModuleList(Head(width) for width in widths)

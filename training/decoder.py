@@ -111,11 +111,6 @@ def picture_loss(made: Tensor, true: Tensor, early: bool = False) -> Tensor:
     return absolute + squared + 0.5 * sharp + 0.3 * average
 
 
-def psnr(made: Tensor, true: Tensor) -> Tensor:
-    """Per-picture PSNR in dB of pictures in -1..1, shape (B,)."""
-    return 10 * torch.log10(4 / (made.clamp(-1, 1) - true).pow(2).flatten(1).mean(1).clamp(min=1e-9))
-
-
 def load(path: Path | None = None) -> AutoencoderTiny:
     """The trained autoencoder (averaged weights)."""
     vae = build()

@@ -24,6 +24,7 @@ from training.codes import HELD_BACKGROUNDS, WHITE, Target
 from training.concepts import COLOUR_NAMES, INDEX
 from training.data import load_art
 from training.latents import CHANNELS, CROPS, EDGE, GRID, PLACED, Composer, Encoder, grounds, washes
+from training.loop import checkpoint
 from training.optim import Average
 
 _NAMES = """
@@ -95,17 +96,6 @@ def denoise(unet: UNet2DConditionModel, x: Tensor, t: Tensor, code: Tensor, crop
     return SCHEDULE.x0(velocity(unet, x, t, code, crops), x, t)
 
 
-def guided(
-    unet: UNet2DConditionModel, x: Tensor, t: Tensor, code: Tensor, crops: Tensor, guidance: float
-) -> Tensor:
-    """`denoise` with classifier-free guidance (Ho & Salimans, arXiv 2207.12598, equation 6); 1 is without."""
-    if guidance == 1:
-        return denoise(unet, x, t, code, crops)
-    both = denoise(unet, x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([code, code * 0]), crops.repeat(2, 1))
-    told, untold = both.chunk(2)
-    return untold + guidance * (told - untold)
-
-
 def features(unet: UNet2DConditionModel, x: Tensor, t: Tensor, code: Tensor, crops: Tensor) -> list[Tensor]:
     """What the UNet's way down sees in x_t: maps (B, C, h, w) at 32, 16, 8 and 4 pixels, and its middle at 2.
 
@@ -137,15 +127,13 @@ def fresh(
     return made
 
 
-def ddim(
-    unet: UNet2DConditionModel, noise: Tensor, code: Tensor, crops: Tensor, steps: int, guidance: float = 1.0
-) -> Tensor:
+def ddim(unet: UNet2DConditionModel, noise: Tensor, code: Tensor, crops: Tensor, steps: int) -> Tensor:
     """A teacher's drawing (Song et al., arXiv 2010.02502, equation 12 with eta 0), at trailing steps."""
     x = noise
     times = [round((steps - i) * (LAST + 1) / steps) - 1 for i in range(steps)]
     for t, following in itertools.zip_longest(times, times[1:]):
         at = torch.full((len(x),), t)
-        made = guided(unet, x, at, code, crops, guidance)
+        made = denoise(unet, x, at, code, crops)
         if following is not None:
             x = SCHEDULE.noisy(made, SCHEDULE.noise(made, x, at), torch.full_like(at, following))
     return made
@@ -247,11 +235,7 @@ def shipped() -> UNet2DConditionModel:
 
 def load(path: Path) -> UNet2DConditionModel:
     """The averaged weights of a teacher's or a student's checkpoint."""
-    if not path.exists():
-        raise SystemExit(
-            f"{path} is not there yet: see `python -m training --help` for the order of commands"
-        )
-    state = torch.load(path, map_location="cpu", weights_only=True)["learner"]
+    state = checkpoint(path)["learner"]
     unet = generator.build()
     unet.load_state_dict(state["live"])
     with torch.no_grad():

@@ -26,9 +26,10 @@ CHECKPOINT = WORK / "vae_encoder.pt"
 class Teller(loop.Fit):
     """`loop.Learner` of the VAE's encoder."""
 
-    def __init__(self, vae: AutoencoderTiny, crops: Crops, batch: int) -> None:
-        """The encoder is trained in place."""
-        super().__init__(vae.encoder, Muon(vae.encoder.named_parameters(), muon_rate=3e-3, adam_rate=2e-3))
+    def __init__(self, vae: AutoencoderTiny, crops: Crops, batch: int, rate: float = 1.0) -> None:
+        """The encoder is trained in place, at `rate` of the full learning rates."""
+        named = vae.encoder.named_parameters()
+        super().__init__(vae.encoder, Muon(named, muon_rate=3e-3 * rate, adam_rate=2e-3 * rate))
         self.crops, self.batch = crops, batch
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
@@ -55,8 +56,13 @@ def train(
     composer: Composer | None = None,
     linear: Encoder | None = None,
 ) -> None:
-    """Train for `steps`, or as many as `minutes` hold (`loop.budget`), on crops of `edge` pixels."""
+    """Train for `steps`, or as many as `minutes` hold (`loop.budget`), on crops of `edge` pixels.
+
+    Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rates.
+    """
     torch.manual_seed(seed)
     crops = Crops(composer or Composer(), linear or Encoder.load(), edge)
-    teller = Teller(decoder.build().to(device), crops, batch or (8 if device == "cpu" else 64))
+    vae = decoder.build()
+    rate = 0.35 if resume and decoder.shipped(vae) else 1.0
+    teller = Teller(vae.to(device), crops, batch or (8 if device == "cpu" else 64), rate)
     loop.train(teller, path, steps, minutes, seed, resume)

@@ -92,6 +92,11 @@ def examine(
         both = zip(right(features, targets), right(shown, targets), strict=True)
         return share([made for made, known in both if known])
 
+    def counted(features: torch.Tensor, prompts: list[str], numbers: list[int]) -> dict[str, Any]:
+        shown = measures.look(judge, true([parse(prompt) for prompt in prompts]))
+        rows = zip(measures.counts(judge, features), measures.counts(judge, shown), numbers, strict=True)
+        return share([made == number for made, known, number in rows if known == number])
+
     targets = [Target(i) for i in every]
     plain, features = drawn([NAMES[i] for i in every])
     art_pictures = true(targets)
@@ -125,16 +130,13 @@ def examine(
     pairs = [rng.choice(len(CONCEPTS), 2, replace=False) for _ in range(10 if quick else 40)]
     prompts = [f"{NAMES[a]} and {NAMES[b]}" for a, b in pairs]
     pictures, features = drawn(prompts)
-    report["two things: two seen"] = share([n == 2 for n in measures.counts(judge, features)])
+    report["two things: two seen"] = counted(features, prompts, [2] * len(prompts))
     drawings.sheet(pictures, prompts, 10, out / "pairs.png")
 
     numbers = (("two", 2), ("three", 3))
     chosen = [(*numbers[k % 2], int(rng.integers(len(CONCEPTS)))) for k in range(10 if quick else 40)]
     prompts = [f"{word} {CONCEPTS[i].words[-1]}" for word, _, i in chosen]
-    counted = measures.counts(judge, drawn(prompts)[1])
-    truth_counted = measures.counts(judge, measures.look(judge, true([parse(prompt) for prompt in prompts])))
-    rows = zip(chosen, counted, truth_counted, strict=True)
-    report["counting"] = share([count == n for (_, n, _), count, shown in rows if shown == n])
+    report["counting"] = counted(drawn(prompts)[1], prompts, [number for _, number, _ in chosen])
 
     targets = [Target(i) for i in list(every)[::3]]
     shown = measures.look(judge, true(targets))

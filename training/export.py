@@ -25,14 +25,10 @@ dB, with all of it at 23.31, unpacked at 23.41. In bf16's precision the UNet too
 10.9."""
 
 
-def assemble(sharp: bool = True) -> StableDiffusionXLPipeline:
-    """The pipeline from the checkpoints in the scratch folder; `sharp`: those of the last stage, where they
-    exist."""
+def assemble() -> StableDiffusionXLPipeline:
+    """The pipeline from the checkpoints in the scratch folder; those of `sharpen`, where they are `current`."""
     tokenizer = text.load_tokenizer()
-    if sharp and sharpen.CHECKPOINT.exists():
-        unet, vae = sharpen.load()
-    else:
-        unet, vae = generator.load(), decoder.load()
+    unet, vae = sharpen.load() if sharpen.current() else (generator.load(), decoder.load())
     if encoder.CHECKPOINT.exists():
         vae.encoder.load_state_dict(loop.weights(encoder.CHECKPOINT))
     return StableDiffusionXLPipeline(
@@ -103,12 +99,12 @@ def points(report: dict[str, Any]) -> float:
     return 50 * shares + float(white["psnr"]) + 0.1 * float(things * white["concept"])
 
 
-def export(quick: bool = False, force: bool = False, sharp: bool = True) -> None:
+def export(quick: bool = False, force: bool = False) -> None:
     """Assemble, judge, and replace the shipped edition unless it was better."""
     from training import evaluate
 
     candidate = WORK / "candidate"
-    save(assemble(sharp), candidate)
+    save(assemble(), candidate)
     out = WORK / "evaluation"
     report = evaluate.evaluate(load(candidate), out, quick)
     judged = SHIPPED / "docs" / "report.json"

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
 from training.data import Bytes, read_json, render
 from training.latents import PALETTE
-from training.loop import run
+from training.loop import checkpoint, run
 from training.optim import Average, Muon, cosine
 from training.paths import WORK
 
@@ -143,7 +143,8 @@ def art(sets: Sequence[str] = SETS) -> Tensor:
                 icon = icons["icons"][known[0] if known else concept.art]
                 width, height = (icon.get(side, icons[side]) for side in ("width", "height"))
                 planes.append(render(icon["body"], width, height, EDGE))
-            np.save(path, np.stack(planes))
+            np.save(part := path.with_suffix(".part.npy"), np.stack(planes))
+            part.rename(path)
         pages.append(np.load(path))
     x = torch.from_numpy(np.stack(pages)).permute(0, 1, 4, 2, 3).float() / 255
     return torch.cat([x[:, :, :3] * x[:, :, 3:], x[:, :, 3:]], 2)
@@ -182,7 +183,7 @@ class Scenes:
             5, size, p=[0.03, 0.65, 0.08, 0.06, 0.18]
         )  # none, one, two or three alike, two things
         counts = np.array([0, 1, 2, 3, 2])[kind]
-        things = np.stack(list(rng.integers(len(CONCEPTS), size=(3, size))))
+        things = rng.integers(len(CONCEPTS), size=(3, size))
         things[1] = np.where(kind == 4, things[1], things[0])
         things[2] = things[0]
         truth = torch.zeros(size, len(CONCEPTS) + 1)
@@ -248,8 +249,8 @@ def losses(
 class Learner:
     """`loop.Learner` for the judge; every step asks for things by words drawn from all those that mean them."""
 
-    def __init__(self, scenes: Scenes, steps: int = STEPS, batch: int = BATCH) -> None:
-        """`steps` set the learning rate's warm-up and decay."""
+    def __init__(self, scenes: Scenes, batch: int = BATCH) -> None:
+        """An untrained judge, to be taught `batch` scenes at a time."""
         torch.manual_seed(0)
         self.judge, self.scenes, self.batch = DualEncoder(), scenes, batch
         named = self.judge.named_parameters()
@@ -289,7 +290,7 @@ def train(
     steps: int = STEPS, path: Path = CHECKPOINT, scenes: Scenes | None = None, batch: int = BATCH
 ) -> DualEncoder:
     """Train to `steps`, going on from the checkpoint at `path`; the judge with averaged weights."""
-    learner = Learner(scenes or Scenes(art()), steps, batch)
+    learner = Learner(scenes or Scenes(art()), batch)
     run(learner, steps, path, save_every=200, sheet_every=steps)
     learner.average.swap()
     learner.judge.eval()
@@ -298,11 +299,8 @@ def train(
 
 def load(path: Path | None = None) -> DualEncoder:
     """The trained judge."""
-    path = path or CHECKPOINT
-    if not path.exists():
-        raise SystemExit("no judge yet: run `python -m training judge` first")
     learner = Learner(Scenes(torch.zeros(1, 1, 4, EDGE, EDGE)))
-    learner.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["learner"])
+    learner.load_state_dict(checkpoint(path or CHECKPOINT)["learner"])
     learner.average.swap()
     learner.judge.eval()
     return learner.judge

@@ -107,9 +107,19 @@ class Fit:
         return None
 
 
+def checkpoint(path: Path) -> dict[str, Any]:
+    """What a run has written to `path`: step, steps, curves, learner."""
+    if not path.exists():
+        raise SystemExit(
+            f"{path} is not there yet: see `python -m training --help` for the order of commands"
+        )
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
 def weights(path: Path) -> dict[str, Tensor]:
     """The averaged weights in the checkpoint of a `Fit`."""
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["learner"]["weights"]
+    state: dict[str, Tensor] = checkpoint(path)["learner"]["weights"]
     return state
 
 
@@ -121,7 +131,7 @@ def budget(learner: Learner, path: Path, steps: int | None, minutes: float) -> i
     if steps is not None:
         return steps
     if path.exists():
-        return int(torch.load(path, map_location="cpu", weights_only=True)["steps"])
+        return int(checkpoint(path)["steps"])
     before, spans = copy.deepcopy(learner.state_dict()), list[float]()
     for index in range(4):
         began = time.perf_counter()
@@ -145,11 +155,12 @@ def run(
     rank, size = world()
     start, curves, recent = 0, list[dict[str, float]](), list[dict[str, float]]()
     if path.exists():
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = checkpoint(path)
         start, curves = int(state["step"]), state["curves"]
         learner.load_state_dict(state["learner"])
         if start:
-            tqdm.write(f"{path.stem}: resumed at step {start}")
+            over = f", the last; --steps {2 * start}, say, would go on" if start >= steps else ""
+            tqdm.write(f"{path.stem}: resumed at step {start}{over}")
     bar = tqdm(
         range(start, steps),
         initial=start,
@@ -169,7 +180,7 @@ def run(
             )
         )
         done = index + 1
-        if done % AVERAGED == 0:
+        if done % AVERAGED == 0 or done == steps:
             mean = {key: sum(loss[key] for loss in recent) / len(recent) for key in recent[0]}
             bar.set_postfix({key: f"{value:.3g}" for key, value in mean.items()}, refresh=False)
             curves.append({"step": done, **mean})
@@ -183,6 +194,8 @@ def run(
             page = learner.sheet()
             if page is not None:
                 page.save(path.with_name(f"{path.stem}-{done:05d}.webp"), quality=80)
+    if size > 1:
+        dist.barrier()  # nobody reads the last checkpoint before it is written
     return curves
 
 

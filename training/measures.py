@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.concepts import NAMES
-from training.judge import BACKGROUNDS, COUNTS, DualEncoder
+from training.judge import COUNTS, DualEncoder
 from training.latents import PALETTE
 
 Pictures = NDArray[np.uint8]
@@ -43,13 +43,6 @@ def things(judge: DualEncoder, features: Tensor, most: int = 1) -> list[list[int
 def counts(judge: DualEncoder, features: Tensor) -> list[int]:
     """How many things the judge sees, 0 to 3."""
     answers: list[int] = judge.ask(features, COUNTS).argmax(1).tolist()
-    return answers
-
-
-@torch.no_grad()
-def grounds(judge: DualEncoder, features: Tensor) -> list[int]:
-    """The background that the judge sees."""
-    answers: list[int] = judge.ask(features, BACKGROUNDS).argmax(1).tolist()
     return answers
 
 

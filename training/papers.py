@@ -180,7 +180,8 @@ def draw(model: Path, texts: list[str], out: Path, steps: int, guidance: float, 
             continue
         seed = torch.Generator().manual_seed(i)
         how = {"num_inference_steps": steps, "guidance_scale": guidance, "height": edge, "width": edge}
-        pipeline(text, generator=seed, **how).images[0].save(path)
+        pipeline(text, generator=seed, **how).images[0].save(part := path.with_suffix(".part.png"))
+        part.rename(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE / "work"
-"""Tarballs, renders, checkpoints and logs; safe to delete, made again by `python -m training data`."""
+"""Tarballs and renders, which `python -m training data` makes again, and checkpoints, which take hours."""
 
 SHIPPED = HERE.parent / "server" / "onestroke" / "models" / "embedded"
 """The diffusers folder that ships in the wheel."""

@@ -1,12 +1,12 @@
-"""The last stage: generator and decoder together, on pixels, through crops; and the encoder for image-to-image.
+"""The last stage of drawing: generator and decoder together, on pixels, through crops.
 
 Trained apart, the decoder expects exact latents and the generator minds errors that nobody sees. Here the
-generator's
-own latents are decoded and compared with the true picture, and both learn.
+generator's own latents are decoded and compared with the true picture, and both learn.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,13 @@ def crops(
         behind = background[:, *cell].repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
         true.append(2 * (part[:3] + (1 - part[3:]) * behind) - 1)
     return torch.stack(cut).contiguous(memory_format=torch.channels_last), torch.stack(true)
+
+
+def current(path: Path | None = None, sources: Sequence[Path] | None = None) -> bool:
+    """Whether the checkpoint was made of its sources as they are: with a generator trained further, begin anew."""
+    path, sources = path or CHECKPOINT, sources or (generator.CHECKPOINT, decoder.CHECKPOINT)
+    newest = max((source.stat().st_mtime for source in sources if source.exists()), default=0.0)
+    return path.exists() and path.stat().st_mtime >= newest
 
 
 class Both:
@@ -114,12 +121,12 @@ def train(
     art = composer or Composer(*load_art((PLACED, SMALL)))
     batches = Batches(art, encoder or Encoder.load(), device=device)
     both = Both(unet, vae, batches, batch or (8 if device == "cpu" else 128), rate)
-    loop.train(both, path, steps, minutes, seed, resume)
+    loop.train(both, path, steps, minutes, seed, resume and current(path, sources))
 
 
 def load(path: Path | None = None) -> tuple[UNet2DConditionModel, AutoencoderTiny]:
     """Both, as trained (averaged weights)."""
-    state = torch.load(path or CHECKPOINT, map_location="cpu", weights_only=True)["learner"]
+    state = loop.checkpoint(path or CHECKPOINT)["learner"]
     unet, vae = generator.build(), decoder.build()
     unet.load_state_dict(state["generator"]["weights"])
     vae.load_state_dict(state["decoder"]["weights"])

@@ -32,7 +32,7 @@ from training.captions import Captions, write
 from training.codes import Target
 from training.concepts import COLOUR_NAMES, NAMES, STYLE_NAMES
 from training.grammar import parse
-from training.optim import Muon, adopt
+from training.optim import Muon, adopt, world
 from training.paths import SHIPPED, WORK
 from training.phrases import KINDS, LEXICON, STYLED, look_up
 
@@ -412,7 +412,8 @@ def train(
     if rate == 1:
         prime(model, tokenizer)
     ahead = 0 if device == "cpu" else max(1, (os.cpu_count() or 1) - 1)
-    writers = Writers(TOGETHER * (batch or (192 if device == "cpu" else 1024)), seed, ahead)
+    rank, size = world()
+    writers = Writers(TOGETHER * (batch or (192 if device == "cpu" else 1024)), seed * size + rank, ahead)
     listener = Listener(model.to(device), tokenizer, writers, rate)
     try:
         loop.train(listener, path, steps, minutes, seed, resume)

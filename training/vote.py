@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import html
 import io
 import json
@@ -110,7 +111,9 @@ def page(a: Path, b: Path, question: str = "quality") -> str:
         {"prompt": prompts.get(n, n.replace("-", " ")), "a": inlined(sides[0][n]), "b": inlined(sides[1][n])}
         for n in names
     ]
-    data = {"id": f"{a.name}-{b.name}-{question}-{len(names)}", "a": a.name, "b": b.name, "items": items}
+    # Votes belong to pictures, not to folders' names.
+    shown = hashlib.sha256(json.dumps(items).encode()).hexdigest()[:12]
+    data = {"id": f"{a.name}-{b.name}-{question}-{shown}", "a": a.name, "b": b.name, "items": items}
     # "</" would end the script, whatever it stands in.
     return PAGE.replace("QUESTION", html.escape(QUESTIONS[question])).replace(
         "DATA", json.dumps(data).replace("</", "<\\/")

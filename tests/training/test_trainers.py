@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from training import encoder as vae_encoder
 from training.batches import Batches
 from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
 from training.latents import CHANNELS, GRID, PLACED, Composer, Encoder
-from training.optim import Average, Muon, cosine, orthogonal
+from training.optim import Average, Muon, adopt, cosine, orthogonal
 
 
 def test_orthogonal_updates() -> None:
@@ -30,6 +31,15 @@ def test_orthogonal_updates() -> None:
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
         assert values.min() > 0.4
         assert values.max() < 1.4
+
+
+def test_shipped_weights_are_taken_where_they_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """And it is told when they do not."""
+    mine, theirs = nn.Linear(3, 4), nn.Linear(3, 4)
+    assert adopt(mine, theirs)
+    assert torch.equal(mine.weight, theirs.weight)
+    assert not adopt(mine, nn.Linear(3, 5))
+    assert "another shape" in capsys.readouterr().out
 
 
 def test_muon_learns_and_forgets_gradients() -> None:
@@ -311,7 +321,11 @@ def test_every_trainer_and_the_export(
         steps=1, batch=2, edge=64, path=vae_encoder.CHECKPOINT, composer=composer, linear=encoder
     )
 
+    assert sharpen.current()
     pipeline = export.assemble()
+    # Trained further, the generator leaves it behind.
+    os.utime(generator.CHECKPOINT, (time.time() + 9,) * 2)
+    assert not sharpen.current()
     export.save(pipeline, tmp_path / "model")
     size = export.swap(tmp_path / "model", tmp_path / "shipped")
     assert size < export.LIMIT
