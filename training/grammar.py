@@ -13,7 +13,6 @@ It is the text encoder's teacher and the judge's ground truth; the server does n
 - The last word, unless a stop follows it, may be the beginning of a word: it is completed by popularity, things'
   names first, then colours, then other words. Once a thing is known, an unfinished word never replaces it.
 - One slip of the finger in a longer word is forgiven, unless the result is an English word of its own.
-- Of "a bowl of ramen" and "a statue of a cat" the latter is drawn.
 - Words for a style ("pixel art", "black and white") say it wherever they stand, and nothing else.
 - Words that mean nothing here are passed over; without a known thing the picture is the plain background.
 """
@@ -33,7 +32,6 @@ from training.phrases import (
     Piece,
     complete,
     complete_coloured,
-    plurals,
     split,
 )
 
@@ -65,18 +63,10 @@ VAGUE = {"couple": 2, "pair": 2, "both": 2, "trio": 3, **dict.fromkeys(_MANY.spl
 _DESCRIBING = """
 baby wedding party cowboy pirate ninja superhero zombie wizard witch princess school brick golf tennis hockey
 chocolate cheese egg butter garlic honey lemon strawberry coconut ginger olive rainbow skull flower birthday
-police night fire astronaut jungle flying toy lava galaxy
-watercolor watercolour neon manga chibi cyberpunk graffiti mosaic marble crystal glass metal iron diamond jade
-leather velvet wool yarn cardboard lego pencil ink chalk crayon candy cookie bubble cloud balloon
+police night fire
 """
 DESCRIBING = frozenset(_DESCRIBING.split())
-"""Things that only say more of a thing right after them: "baby dragon", "cheese sandwich", "neon cat"."""
-_HOLDING = """
-bowl cup glass mug plate dish bottle basket box bag pot jar can pile stack bunch bucket tub carton pack packet
-loaf pint scoop vase stick tin barrel crate statue portrait
-"""
-HOLDING = frozenset(form for word in _HOLDING.split() for form in (word, plurals(word)[0]))
-"""What holds or shows a thing: "a bowl of ramen" is ramen, "two baskets of kittens" are kittens."""
+"""Things that only say more of a thing right after them: "baby dragon", "cowboy hat", "cheese sandwich"."""
 PARTS = frozenset(("eyes", "hand"))
 """Parts of other things: "a cat with big eyes" is a cat."""
 FRUITS = {
@@ -156,17 +146,6 @@ class _Reader:
     def at(self, i: int) -> Piece | None:
         """The piece `i`, if there is one."""
         return self.pieces[i] if i < len(self.pieces) else None
-
-    def holds(self, i: int) -> bool:
-        """Whether piece `i` only holds a thing that is named a few words later."""
-        if self.pieces[i].text not in HOLDING or (of := self.at(i + 1)) is None or of.text != "of":
-            return False
-        for piece in self.pieces[i + 2 : i + 3 + GAP]:
-            if piece.comma or piece.text in RELATIONS:
-                return False
-            if piece.kind in ("thing", "mood"):
-                return True
-        return False
 
     def backdrop(self, i: int) -> int | None:
         """Read a background at piece `i`, if there is one; the first piece after it."""
@@ -279,9 +258,6 @@ class _Reader:
                 self.relation, self.waiting = "beside", None
             if piece.text in DESCRIBING and following and _is_described(following):
                 i += 1
-                continue
-            if self.holds(i):
-                i += 2
                 continue
             if piece.kind in ("thing", "mood") or (piece.kind == "function" and piece.open):
                 self.known(i)
