@@ -168,6 +168,4 @@ def test_held_out_words_are_in_no_list_of_ours() -> None:
     assert not set(UNTAUGHT) & set(LEXICON)
     by_hand = {line.split("\t")[0] for line in BY_HAND.read_text().splitlines()}
     assert not set(UNTAUGHT) & by_hand
-    assert {word for word in UNTAUGHT if word in KINDS_PLURALS} <= {
-        plurals(word)[0] for word in KINDS.keys() - by_hand
-    }
+    assert {word for word in UNTAUGHT if word in KINDS_PLURALS} <= {plurals(word)[0] for word in KINDS.keys() - by_hand}
