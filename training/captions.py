@@ -219,7 +219,7 @@ class Captions:
     def caption(self) -> str:
         """A caption: half of them cut off somewhere, as while it is being typed; some with a slip."""
         text = self.sentence()
-        if self.chance(0.13):
+        if self.chance(0.08):
             text = self.slip(text)
         if self.chance(0.5):
             # Short beginnings are typed in every session, so they come more often than evenly.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,8 +15,7 @@ from training.paths import HERE
 
 DISTILLED = HERE / "lexicon.tsv"
 BY_HAND = HERE / "lexicon_by_hand.tsv"
-"""Words that `lexicon` got wrong ("-": draw nothing), and others that it does not know: word, thing,
-source as there."""
+"""Words that `lexicon` got wrong ("-": draw nothing), and looser ones that it does not know: word, thing."""
 Kind = Literal["thing", "mood", "colour", "style", "function", "unknown"]
 NAMED = 2000
 """Ranks below are names of things, and the colours among them."""
@@ -165,13 +163,18 @@ def _lexicon() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
 def _distilled() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
     """Whole words that no list of things holds, as `lexicon` found them, put right by hand, and their plurals."""
     known: dict[str, tuple[Kind, int, int]] = {}
-    lists = [path.read_text().splitlines() for path in (DISTILLED, BY_HAND) if path.exists()]
-    for line in itertools.chain(*lists):
+    for line in DISTILLED.read_text().splitlines() if DISTILLED.exists() else ():
         word, name, source = line.split("\t")
-        if name not in INDEX:  # taken out by hand, or of an older table
-            known.pop(word, None)
-        elif word not in LEXICON:
-            known[word] = ("thing" if source == "tree" else "mood", INDEX[name], 6 * NAMED)
+        if word in LEXICON or name not in INDEX:
+            continue  # of an older table
+        known[word] = ("thing" if source == "tree" else "mood", INDEX[name], 6 * NAMED)
+    for line in BY_HAND.read_text().splitlines():
+        word, name = line.split("\t")
+        if word in LEXICON:
+            continue
+        found = known.pop(word, None)
+        if name in INDEX:
+            known[word] = ("thing" if found else "mood", INDEX[name], 6 * NAMED)
     several = {
         plurals(word)[0]: entry
         for word, entry in known.items()
