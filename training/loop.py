@@ -108,7 +108,7 @@ class Fit:
 
 
 def checkpoint(path: Path) -> dict[str, Any]:
-    """What a run has written to `path`: step, steps, curves, learner."""
+    """What a run has written to `path`: step, steps, curves, learner. SystemExit if it is not there."""
     if not path.exists():
         raise SystemExit(
             f"{path} is not there yet: see `python -m training --help` for the order of commands"

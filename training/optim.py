@@ -97,7 +97,10 @@ def orthogonal(grad: Tensor) -> Tensor:
 
 
 def together(grad: Tensor, count: int) -> Tensor:
-    """`orthogonal` of matrices that all processes have alike, each doing its share; `count` came before them."""
+    """`orthogonal` of (n, rows, columns) that all processes have alike, each doing every `size`-th matrix.
+
+    `count` matrices came before these: without it all shapes that stand alone would be the first process's.
+    """
     rank, size = world()
     if size == 1:
         return orthogonal(grad)
