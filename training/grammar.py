@@ -13,6 +13,8 @@ It is the text encoder's teacher and the judge's ground truth; the server does n
 - The last word, unless a stop follows it, may be the beginning of a word: it is completed by popularity, things'
   names first, then colours, then other words. Once a thing is known, an unfinished word never replaces it.
 - One slip of the finger in a longer word is forgiven, unless the result is an English word of its own.
+- What only holds or shows a thing, or says more of it, is passed over: "a bowl of ramen" is ramen, "a statue of a
+  cat" a cat, "baby dragon" a dragon.
 - Words for a style ("pixel art", "black and white") say it wherever they stand, and nothing else.
 - Words that mean nothing here are passed over; without a known thing the picture is the plain background.
 """
@@ -25,6 +27,7 @@ from training.codes import LAYOUTS, SLOTS, WHITE, Placed, Target, is_natural
 from training.concepts import COLOUR_NAMES, COLOUR_THINGS, COLOUR_WORDS, INDEX, NAMES
 from training.phrases import (
     FUNCTION,
+    KINDS,
     KINDS_PLURALS,
     LEXICON,
     NAMED,
@@ -32,6 +35,7 @@ from training.phrases import (
     Piece,
     complete,
     complete_coloured,
+    plurals,
     split,
 )
 
@@ -63,10 +67,19 @@ VAGUE = {"couple": 2, "pair": 2, "both": 2, "trio": 3, **dict.fromkeys(_MANY.spl
 _DESCRIBING = """
 baby wedding party cowboy pirate ninja superhero zombie wizard witch princess school brick golf tennis hockey
 chocolate cheese egg butter garlic honey lemon strawberry coconut ginger olive rainbow skull flower birthday
-police night fire
+police night fire astronaut jungle toy lava galaxy marble crystal glass metal iron diamond jade leather velvet wool
+yarn cardboard lego pencil ink chalk crayon candy cookie bubble cloud balloon
 """
 DESCRIBING = frozenset(_DESCRIBING.split())
-"""Things that only say more of a thing right after them: "baby dragon", "cowboy hat", "cheese sandwich"."""
+"""Things that only say more of a thing right after them: "baby dragon", "cheese sandwich", "crystal blue skull"."""
+DRAWN = ("drawing", "painting", "picture", "illustration", "art")
+"""What they may say more of in its stead: "a crayon drawing of a house"."""
+_HOLDING = """
+bowl cup glass mug plate dish bottle basket box bag pot jar can pile stack bunch bucket tub carton pack packet
+loaf pint scoop vase stick tin barrel crate deck statue portrait
+"""
+HOLDING = {word: plurals(word)[0] for word in _HOLDING.split()}
+"""What holds or shows a thing, and their plurals: "a bowl of ramen" is ramen, "two baskets of kittens" kittens."""
 PARTS = frozenset(("eyes", "hand"))
 """Parts of other things: "a cat with big eyes" is a cat."""
 FRUITS = {
@@ -140,12 +153,41 @@ class _Reader:
         self.mood: int | None = None
         self.waiting: tuple[int, int] | None = None  # a colour and where it stands, before its thing
         self.number: tuple[int, bool] | None = None
+        self.held: int | None = None  # where the thing stands that something holds
         self.relation: Relation | None = None  # how the next thing is joined, if it is
         self.background: int | None = None
 
     def at(self, i: int) -> Piece | None:
         """The piece `i`, if there is one."""
         return self.pieces[i] if i < len(self.pieces) else None
+
+    def holds(self, i: int) -> int | None:
+        """Where the thing stands, a few words later, that piece `i` only holds, if it does."""
+        text = self.pieces[i].text
+        if (
+            (text not in HOLDING and text not in HOLDING.values())
+            or (of := self.at(i + 1)) is None
+            or of.text != "of"
+        ):
+            return None
+        for j, piece in enumerate(self.pieces[i + 2 : i + 3 + GAP], i + 2):
+            if piece.comma or piece.text in RELATIONS:
+                return None
+            if piece.kind == "thing" and not (
+                piece.open and piece.text not in LEXICON and piece.text not in KINDS
+            ):
+                return j
+            if piece.kind == "mood" and self.pieces[j - 1].text in ("of", *ARTICLES):
+                return j  # "a bowl of fruit"
+        return None
+
+    def describes(self, i: int) -> bool:
+        """Whether piece `i` only says more of a thing that comes next, or after its colour, or of its picture."""
+        if self.pieces[i].text not in DESCRIBING or (following := self.at(i + 1)) is None:
+            return False
+        if following.kind == "colour" and not following.comma and (after := self.at(i + 2)) is not None:
+            following = after
+        return _is_described(following) or (following.text in DRAWN and not following.comma)
 
     def backdrop(self, i: int) -> int | None:
         """Read a background at piece `i`, if there is one; the first piece after it."""
@@ -209,7 +251,9 @@ class _Reader:
                 entry = complete(piece.text) or entry
         if entry[0] == "mood" and self.mood is None:
             self.mood = entry[1]
-        if entry[0] != "thing" or (self.things and (self.relation is None or NAMES[entry[1]] in PARTS)):
+        if (entry[0] != "thing" and not (entry[0] == "mood" and i == self.held)) or (
+            self.things and (self.relation is None or NAMES[entry[1]] in PARTS)
+        ):
             return
         colour = self.waiting[0] if self.waiting is not None and self.waiting[1] >= i - 1 - GAP else None
         several = piece.text in PLURALS | KINDS_PLURALS and not (
@@ -256,8 +300,14 @@ class _Reader:
             )
             if joins and self.things and self.relation is None:
                 self.relation, self.waiting = "beside", None
-            if piece.text in DESCRIBING and following and _is_described(following):
+            if self.describes(i):
                 i += 1
+                continue
+            if (held := self.holds(i)) is not None:
+                self.held = held
+                if piece.text not in HOLDING:  # "glasses of wine"
+                    self.number = (self.number[0] if self.number else 2, False)
+                i += 2
                 continue
             if piece.kind in ("thing", "mood") or (piece.kind == "function" and piece.open):
                 self.known(i)

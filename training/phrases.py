@@ -15,7 +15,8 @@ from training.paths import HERE
 
 DISTILLED = HERE / "lexicon.tsv"
 BY_HAND = HERE / "lexicon_by_hand.tsv"
-"""Words that `lexicon` got wrong ("-": draw nothing), and looser ones that it does not know: word, thing."""
+"""Words that `lexicon` got wrong ("-": draw nothing), and others that it does not know: word, thing, and `tree` or
+`near`, as in `DISTILLED`."""
 Kind = Literal["thing", "mood", "colour", "style", "function", "unknown"]
 NAMED = 2000
 """Ranks below are names of things, and the colours among them."""
@@ -163,18 +164,13 @@ def _lexicon() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
 def _distilled() -> tuple[dict[str, tuple[Kind, int, int]], frozenset[str]]:
     """Whole words that no list of things holds, as `lexicon` found them, put right by hand, and their plurals."""
     known: dict[str, tuple[Kind, int, int]] = {}
-    for line in DISTILLED.read_text().splitlines() if DISTILLED.exists() else ():
-        word, name, source = line.split("\t")
-        if word in LEXICON or name not in INDEX:
-            continue  # of an older table
-        known[word] = ("thing" if source == "tree" else "mood", INDEX[name], 6 * NAMED)
-    for line in BY_HAND.read_text().splitlines():
-        word, name = line.split("\t")
-        if word in LEXICON:
-            continue
-        found = known.pop(word, None)
-        if name in INDEX:
-            known[word] = ("thing" if found else "mood", INDEX[name], 6 * NAMED)
+    for path in (DISTILLED, BY_HAND):
+        for line in path.read_text().splitlines() if path.exists() else ():
+            word, name, source = line.split("\t")
+            if name not in INDEX:  # taken out by hand, or of an older table
+                known.pop(word, None)
+            elif word not in LEXICON:
+                known[word] = ("thing" if source == "tree" else "mood", INDEX[name], 6 * NAMED)
     several = {
         plurals(word)[0]: entry
         for word, entry in known.items()

@@ -12,7 +12,7 @@ from training.dictionaries import GloVe, WordNet
 from training.evaluate import UNTAUGHT
 from training.grammar import RELATIONS, parse
 from training.lexicon import FILE, Judge, associated, nearest, source_of
-from training.phrases import BY_HAND, FUNCTION, KINDS, KINDS_PLURALS, LEXICON, STYLED
+from training.phrases import BY_HAND, FUNCTION, KINDS, KINDS_PLURALS, LEXICON, STYLED, plurals
 
 ROWS = [line.split("\t") for line in FILE.read_text().splitlines()]
 
@@ -151,13 +151,14 @@ def test_the_lexicon_in_prompts() -> None:
 def test_what_was_put_right_by_hand() -> None:
     """It names things, and adds to what other lists hold; wrong words draw nothing, looser ones only alone."""
     rows = [line.split("\t") for line in BY_HAND.read_text().splitlines()]
-    words = [word for word, _ in rows]
+    words = [word for word, _, _ in rows]
     assert words == sorted(set(words))
-    assert {name for _, name in rows} <= {*NAMES, "-"}
+    assert {name for _, name, _ in rows} <= {*NAMES, "-"}
+    assert {source for _, _, source in rows} == {"tree", "near"}
     assert not set(words) & {*LEXICON, *FUNCTION, *RELATIONS, *COLOUR_WORDS, *STYLED}
-    for word, name in rows:
+    for word, name, source in rows:
         if name != "-":
-            assert KINDS[word][1] == INDEX[name]
+            assert KINDS[word][:2] == ("thing" if source == "tree" else "mood", INDEX[name])
         else:
             assert word not in KINDS or word in KINDS_PLURALS
 
@@ -165,4 +166,8 @@ def test_what_was_put_right_by_hand() -> None:
 def test_held_out_words_are_in_no_list_of_ours() -> None:
     """Nobody wrote them down; the tree may know them."""
     assert not set(UNTAUGHT) & set(LEXICON)
-    assert not set(UNTAUGHT) & {line.split("\t")[0] for line in BY_HAND.read_text().splitlines()}
+    by_hand = {line.split("\t")[0] for line in BY_HAND.read_text().splitlines()}
+    assert not set(UNTAUGHT) & by_hand
+    assert {word for word in UNTAUGHT if word in KINDS_PLURALS} <= {
+        plurals(word)[0] for word in KINDS.keys() - by_hand
+    }

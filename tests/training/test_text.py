@@ -10,6 +10,7 @@ from transformers import CLIPTokenizer
 
 from training import codes, text
 from training.captions import Captions
+from training.codes import Placed, Target
 from training.concepts import INDEX
 from training.grammar import parse
 
@@ -40,6 +41,28 @@ def test_new_embeddings_know_the_things(tokenizer: CLIPTokenizer) -> None:
     assert torch.allclose(row[: codes.THING], text.BEGINNING * codes.PATTERNS[0])
     read = model.text_projection.weight[: codes.THING] @ row / text.BEGINNING**2
     assert int(text.thing_logits(read[None]).argmax()) == INDEX["cat"]
+
+
+def test_slots_are_said_exactly_by_a_memory(tokenizer: CLIPTokenizer) -> None:
+    """What is roughly a thing, its colour and place becomes exactly that; nothing is added elsewhere."""
+    model = text.build(tokenizer)
+    text.prime(model, tokenizer)
+    body = model.text_model if hasattr(model, "text_model") else model
+    layer, positions = body.encoder.layers[-2], body.embeddings.position_embedding.weight
+    group = [Target(group=(Placed(10 * i, i % 12, i % 9),)) for i in range(100)]
+    exact = torch.zeros(100, codes.WIDTH)
+    exact[:, : codes.SLOT] = codes.slots(group)[:, 0]
+    torch.manual_seed(0)
+    noise = 0.5 * torch.randn_like(exact) * exact.norm(dim=1, keepdim=True) / codes.WIDTH**0.5
+    rough, told = text.ROUGH * (exact + noise), torch.zeros(100, codes.WIDTH)
+    told[:, -1] = positions[-1, -1]
+    with torch.no_grad():
+        said = rough + layer.mlp(layer.layer_norm2(rough + told))
+        empty = layer.mlp(layer.layer_norm2(told))
+        elsewhere = layer.mlp(layer.layer_norm2(rough - told))
+    assert (said - exact).norm(dim=1).mean() < 0.5 * noise.norm(dim=1).mean()
+    assert empty.norm(dim=1).max() < 0.1
+    assert elsewhere.norm(dim=1).max() < 1e-3
 
 
 def test_the_idle_encoder_marks_the_slots(tokenizer: CLIPTokenizer) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from training.batches import Batches
 from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
 from training.latents import CHANNELS, GRID, PLACED, Composer, Encoder
 from training.optim import Average, Muon, adopt, cosine, orthogonal
+from training.paths import HERE
 
 
 def test_orthogonal_updates() -> None:
@@ -280,6 +283,40 @@ def test_editions_are_compared_alike_by_quick_reports() -> None:
     assert export.points({**quick, "on white": {**part, "concept": 0.8}}) < export.points(quick)
 
 
+def test_editions_are_compared_by_the_same_yardstick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shipped edition that was judged by other words or rules, or on fewer pictures, is judged again."""
+    monkeypatch.setattr(export, "SHIPPED", tmp_path)
+    monkeypatch.setattr(export, "judge", lambda *_: {"anew": True})
+    assert export.shipped(quick=True) is None  # there is none
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "unet").mkdir()
+    report = tmp_path / "docs" / "report.json"
+    report.write_text(json.dumps({"yardstick": export.yardstick(True)}))
+    assert export.shipped(quick=True) == {"yardstick": export.yardstick(True)}
+    assert export.shipped(quick=False) == {"anew": True}
+    report.write_text(json.dumps({"reading": {}}))  # from before there were yardsticks
+    assert export.shipped(quick=True) == {"anew": True}
+
+
+def test_the_yardstick_is_all_that_judging_asks() -> None:
+    """Whatever `evaluate` imports, but for the judge apart, and for how networks are trained."""
+    asked, found = ["evaluate"], set[str]()
+    while asked:
+        name = asked.pop()
+        found.add(name)
+        source = (HERE / f"{name}.py").read_text()
+        imported = re.findall(r"^from training\.(\w+) import", source, re.M)
+        for names in re.findall(r"^from training import ([\w, ]+)", source, re.M):
+            imported += names.split(", ")
+        asked += sorted(set(imported) - found)
+    assert {f"{name}.py" for name in found} - set(export.YARDSTICK) == {
+        "judge.py",
+        "loop.py",
+        "optim.py",
+        "paths.py",
+    }
+
+
 def test_large_weights_ship_in_a_byte(tmp_path: Path) -> None:
     """As near as float8 is, but for the ends and the shortcuts; what does not fit there is not exported."""
     weight = torch.full((4, 4), 0.0413, dtype=torch.float16)
@@ -287,7 +324,7 @@ def test_large_weights_ship_in_a_byte(tmp_path: Path) -> None:
     save_file(
         {"conv1.weight": weight, "conv1.bias": weight[0].clone(), "conv_in.weight": weight.clone()}, path
     )
-    export.pack(path)
+    export.pack(path, export.EXACT["unet"])
     packed = load_file(path)
     assert packed["conv1.weight"].dtype == torch.float8_e4m3fn
     assert torch.allclose(packed["conv1.weight"].float(), weight.float(), rtol=1 / 16)
@@ -295,7 +332,7 @@ def test_large_weights_ship_in_a_byte(tmp_path: Path) -> None:
     assert torch.equal(packed["conv_in.weight"], weight)
     save_file({"conv1.weight": torch.full((4, 4), 449.0)}, path)
     with pytest.raises(SystemExit, match=r"conv1\.weight is too large"):
-        export.pack(path)
+        export.pack(path, export.EXACT["unet"])
 
 
 def test_every_trainer_and_the_export(
@@ -327,6 +364,10 @@ def test_every_trainer_and_the_export(
     os.utime(generator.CHECKPOINT, (time.time() + 9,) * 2)
     assert not sharpen.current()
     export.save(pipeline, tmp_path / "model")
+    packed = load_file(tmp_path / "model" / "text_encoder_2" / "model.safetensors")
+    (tokens,) = (weight for name, weight in packed.items() if "token_embedding" in name)
+    (positions,) = (weight for name, weight in packed.items() if "position_embedding" in name)
+    assert (tokens.dtype, positions.dtype) == (torch.float8_e4m3fn, torch.float16)
     size = export.swap(tmp_path / "model", tmp_path / "shipped")
     assert size < export.LIMIT
     loaded = export.load(tmp_path / "shipped")
