@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -370,6 +371,9 @@ def test_every_trainer_and_the_export(
     assert (tokens.dtype, positions.dtype) == (torch.float8_e4m3fn, torch.float16)
     size = export.swap(tmp_path / "model", tmp_path / "shipped")
     assert size < export.LIMIT
+    unasked = StableDiffusionXLPipeline.from_pretrained(tmp_path / "shipped")
+    parts = (unasked.unet, unasked.vae, unasked.text_encoder, unasked.text_encoder_2)
+    assert {part.dtype for part in parts} == {torch.float32}
     loaded = export.load(tmp_path / "shipped")
     picture = loaded(
         "a cat",
