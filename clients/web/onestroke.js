@@ -232,9 +232,11 @@ export class OnestrokeStream extends EventTarget {
     if (this.#socket) this.#open();
   }
 
-  /** The token of the next connection; a server that asks for one refuses without. @param {string|undefined} token */
+  /** A server that asks for a token refuses without. Another one connects anew. @param {string|undefined} token */
   set token(token) {
+    if (token === this.#options.token) return;
     this.#options.token = token;
+    if (this.#socket) this.#open();
   }
 
   /** Connects, and stays connected until `close()`. Does nothing while connected. */

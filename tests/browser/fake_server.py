@@ -70,9 +70,11 @@ def frame(header: dict[str, Any], image: bytes) -> bytes:
 
 @dataclass
 class Behaviour:
-    """What the server does next. `delay` is in seconds, `warmup` lists (stage, fraction) before ready."""
+    """What the server does next. `delay` and `refusal_delay` (of a wrong key) are in seconds, `warmup` lists
+    (stage, fraction) before ready."""
 
     delay: float = 0.0
+    refusal_delay: float = 0.0
     warmup: tuple[tuple[str, float], ...] = ()
     warmup_step: float = 0.1
     silent: bool = False
@@ -107,6 +109,7 @@ class Session:
         try:
             hello = await self._read()
             if behaviour.key is not None and hello.get("token") != behaviour.key:
+                await asyncio.sleep(behaviour.refusal_delay)
                 await self.websocket.close(1008, "hello needs a valid token")
                 return
             self.format = hello.get("format") or "jpeg"

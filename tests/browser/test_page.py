@@ -575,6 +575,7 @@ def test_a_key_is_asked_for_used_and_kept_for_the_tab(open_page: OpenPage, fake:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     page.get_by_label("Key", exact=True).fill("wrong")
     page.get_by_role("button", name="Connect").click()
+    until(lambda: fake.received[-1].get("token") == "wrong")
     page.get_by_label("Key", exact=True).fill("open sesame")
     page.get_by_role("button", name="Connect").click()
     connected(page)
@@ -588,6 +589,18 @@ def test_a_key_is_asked_for_used_and_kept_for_the_tab(open_page: OpenPage, fake:
     assert "$ONESTROKE_API_KEY" in curl
     assert "sesame" not in curl + page.url
     page.reload()
+    connected(page)
+
+
+def test_another_key_counts_while_a_wrong_one_is_being_refused(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.behave(key="open sesame")
+    page = open_page()
+    page.get_by_label("Key", exact=True).fill("wrong")
+    fake.behave(refusal_delay=60)
+    page.get_by_role("button", name="Connect").click()
+    until(lambda: fake.received[-1].get("token") == "wrong")
+    page.get_by_label("Key", exact=True).fill("open sesame")
+    page.get_by_role("button", name="Connect").click()
     connected(page)
 
 
