@@ -59,10 +59,10 @@ def run(
     command: str, minutes: float, steps: int | None, device: str, scratch: bool, batch: int | None
 ) -> None:
     """One trainer."""
-    from training import decoder, encoder, generator, sharpen, text
+    from training import decoder, encoder, generator, listening, sharpen
 
     trainers: dict[str, Callable[..., object]] = {
-        "text": text.train,
+        "text": listening.train,
         "decoder": decoder.train,
         "generator": generator.train,
         "sharpen": sharpen.train,

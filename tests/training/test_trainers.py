@@ -20,7 +20,7 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from training import codes, decoder, export, generator, latents, looks, loop, sharpen, text
+from training import codes, decoder, export, generator, latents, listening, looks, loop, sharpen, text
 from training import encoder as vae_encoder
 from training.batches import Batches
 from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
@@ -348,7 +348,7 @@ def test_every_trainer_and_the_export(
     text.train_tokenizer(captions=300).save_pretrained(text.TOKENIZER)
     parts = {"composer": composer, "encoder": encoder}
 
-    text.train(steps=1, batch=4, path=text.CHECKPOINT)
+    listening.train(steps=1, batch=4, path=text.CHECKPOINT)
     decoder.train(steps=1, batch=2, edge=64, path=decoder.CHECKPOINT, **parts)
     for steps in (1, 2):  # the second goes on from the first
         generator.train(steps=steps, batch=2, path=generator.CHECKPOINT, **parts)
