@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionXLPipeline
 
-from training import drawings, measures, text, truth
+from training import drawings, measures, truth
 from training.codes import HELD_BACKGROUNDS, Target
-from training.concepts import CONCEPTS, INDEX, NAMES
-from training.evaluate import UNTAUGHT
+from training.concepts import CONCEPTS, NAMES
+from training.evaluate import UNTAUGHT, untaught
 from training.grammar import parse
 from training.judge import DualEncoder, Scenes, accuracy, art
 from training.measures import Pictures, share
@@ -116,13 +116,10 @@ def examine(
         [g == target.background for g, target in zip(grounds, targets, strict=True)]
     )
 
-    every_word = list(UNTAUGHT)
-    meant = text.understood(pipeline.text_encoder_2, pipeline.tokenizer_2, every_word)
-    report["synonyms never taught: read"] = share(
-        [target.concept == INDEX[UNTAUGHT[word]] for word, target in zip(every_word, meant, strict=True)]
-    )
-    words = every_word[:: 4 if quick else 1]
-    targets = [Target(INDEX[UNTAUGHT[word]]) for word in words]
+    wanted = untaught(pipeline.text_encoder_2, pipeline.tokenizer_2)
+    report["synonyms never taught: read"] = share([read for read, _ in wanted])
+    words = list(UNTAUGHT)[:: 4 if quick else 1]
+    targets = [Target(thing) for _, thing in wanted[:: 4 if quick else 1]]
     pictures, features = drawn(words)
     report["synonyms never taught"] = fairly(features, measures.look(judge, true(targets)), targets)
     drawings.sheet(pictures, words, 10, out / "synonyms.png")

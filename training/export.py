@@ -31,15 +31,24 @@ float8 10.9. The tenth's text encoder says groups' things 9.0% wrong, unpacked 8
 
 
 def assemble() -> StableDiffusionXLPipeline:
-    """The pipeline from the checkpoints in the scratch folder; those of `sharpen`, where they are `current`."""
-    tokenizer = text.load_tokenizer()
-    unet, vae = sharpen.load() if sharpen.current() else (generator.load(), decoder.load())
+    """The pipeline from the checkpoints in the scratch folder; those of `sharpen`, where they are `current`.
+
+    A part that nobody has trained anew is the shipped one. SystemExit if that is not there either.
+    """
+    tokenizer, listener = text.load_tokenizer(), text.latest()
+    unet, vae = sharpen.load() if sharpen.current() else (generator.latest(), decoder.latest())
+    before = decoder.build()
     if encoder.CHECKPOINT.exists():
-        vae.encoder.load_state_dict(loop.weights(encoder.CHECKPOINT))
+        before.encoder.load_state_dict(loop.weights(encoder.CHECKPOINT))
+    elif not decoder.shipped(before):
+        vae = None
+    if unet is None or vae is None or listener is None:
+        raise SystemExit("not all parts are there: see `python -m training --help` for the order of commands")
+    vae.encoder.load_state_dict(before.encoder.state_dict())
     return StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=text.build_idle(tokenizer),
-        text_encoder_2=text.load(),
+        text_encoder_2=listener,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet,
@@ -213,12 +222,6 @@ def card(report: dict[str, Any], folder: Path) -> str:
         .replace("{threads}", f"{report['ms']['threads']:g}")
         .replace("{parameters}", ", ".join(f"`{name}` {count:.2f} M" for name, count in parameters.items()))
         .replace("{weak}", "; ".join(weak) if weak else "none")
-        .replace(
-            "{encoder}",
-            "has been taught the linear latents, roughly"
-            if encoder.CHECKPOINT.exists()
-            else "is **untrained**: image-to-image does not work",
-        )
     )
 
 

@@ -20,11 +20,11 @@ from diffusers.models.attention import BasicTransformerBlock
 from PIL import Image
 from torch import Tensor
 
-from training import codes, loop, text
+from training import codes, decoder, loop, text
 from training.batches import Batch, Batches, Reader
 from training.concepts import COLOUR_NAMES
 from training.data import SMALL, load_art
-from training.decoder import SCALING, latest
+from training.decoder import SCALING
 from training.latents import (
     CHANNELS,
     EDGE,
@@ -228,6 +228,14 @@ def load(path: Path | None = None) -> UNet2DConditionModel:
     return unet
 
 
+def latest() -> UNet2DConditionModel | None:
+    """The checkpoint's UNet, else the shipped one, else none."""
+    if CHECKPOINT.exists():
+        return load()
+    unet = build()
+    return unet if shipped(unet) else None
+
+
 def shipped(unet: UNet2DConditionModel) -> bool:
     """Load the shipped weights, if they are there and fit."""
     if not (SHIPPED / "unet" / "config.json").exists():
@@ -300,7 +308,7 @@ class Painter(loop.Fit):
     @torch.no_grad()
     def sheet(self) -> Image.Image | None:
         """Sixteen pictures in one step, by the averaged weights, under what they are to be."""
-        if (vae := latest()) is None:
+        if (vae := decoder.latest()) is None:
             return None
         torch.manual_seed(0)
         drawn = self.batches.draw(16, np.random.default_rng(0))[0].to(self.batches.device)
@@ -335,9 +343,8 @@ def train(
     unet = build().train()
     rate = 0.35 if resume and shipped(unet) else 1.0
     art = composer or Composer(*load_art((PLACED, SMALL)))
-    reader = None
-    if text.CHECKPOINT.exists():
-        reader = Reader(text.load(), text.load_tokenizer(), device)
+    listener = text.latest()
+    reader = Reader(listener, text.load_tokenizer(), device) if listener else None
     batches = Batches(art, encoder or Encoder.load(), reader, device=device)
     painter = Painter(unet.to(device), batches, batch or (32 if device == "cpu" else 512), rate)
     loop.train(painter, path, steps, minutes, seed, resume)

@@ -1,9 +1,9 @@
 """A judge trained apart from the generator: a small dual encoder of pictures and captions, CLIP's idea at our
 scale.
 
-It learns from **other renderings** than the generator's: Noto, Twemoji and the shaded edition of Fluent Emoji,
-never from the flat Fluent set that the generator learns to draw. So its accuracy on true flat art is held out in
-style, and is the ceiling of what it can say about drawn pictures: read it first.
+It learns from **other renderings** than the generator's: Noto, old and new, Twemoji, OpenMoji, Emoji One and the
+shaded edition of Fluent Emoji, never from the flat Fluent set that the generator learns to draw. So its accuracy
+on true flat art is held out in style, and is the ceiling of what it can say about drawn pictures: read it first.
 
 It answers questions: of these captions, how likely is each to be true of this picture (a softmax, as CLIP's
 zero-shot classification)? Three kinds of questions are trained: which thing, how many, on which background. Its
@@ -33,9 +33,12 @@ from training.optim import Average, Muon, cosine
 from training.paths import WORK
 
 CHECKPOINT = WORK / "judge.pt"
-SETS = ("@iconify-json/fluent-emoji", "@iconify-json/noto", "@iconify-json/twemoji")
-"""The judge's art: 3D-like Fluent (MIT), Noto (Apache-2.0), Twemoji (CC-BY-4.0, © Twitter and contributors). It
-stays in the scratch folder, and so do the judge's weights."""
+SETS = (
+    *("@iconify-json/noto", "@iconify-json/fluent-emoji", "@iconify-json/twemoji", "@iconify-json/openmoji"),
+    *("@iconify-json/noto-v1", "@iconify-json/emojione"),
+)
+"""The judge's art: Noto, 3D-like Fluent, Twemoji (© Twitter and contributors), OpenMoji; the last two have three
+quarters of the things (licences: `data.PACKAGES`). It stays in the scratch folder; the judge's weights do, too."""
 EDGE = 64
 """Pixels of the pictures that the judge sees, and of its art."""
 FEATURES = 64
@@ -44,6 +47,16 @@ VOCABULARY = 4096
 """Hashed words and letter triples."""
 COUNTS = ("nothing", "one thing", "two things", "three things")
 BACKGROUNDS = tuple(f"on a {name} background" for name in COLOUR_NAMES)
+ARRANGED: dict[int, list[tuple[list[tuple[float, float]], tuple[float, float]]]] = {
+    1: [([(0, 0)], (0.6, 0.95))],
+    2: [([(-0.45, 0), (0.45, 0)], (0.35, 0.48)), ([(0, -0.45), (0, 0.45)], (0.35, 0.48))],
+    3: [
+        ([(-2 / 3, 0), (0, 0), (2 / 3, 0)], (0.24, 0.33)),
+        ([(0, -0.45), (-0.45, 0.45), (0.45, 0.45)], (0.35, 0.48)),
+    ],
+}
+"""Where so many things stand, and how large they are, in one of these ways: centres in -1..1, right and down, least
+and greatest size of the edge. Side by side, one above the other; in a row, in a triangle."""
 STEPS, BATCH = 12_000, 64
 """After 4,000 steps it knew 61% of the flat set's thousand things; gone on with to 12,000, 90%."""
 
@@ -126,21 +139,33 @@ class Residual(nn.Module):
 
 
 def art(sets: Sequence[str] = SETS) -> Tensor:
-    """(sets, concepts, 4, 64, 64) premultiplied RGBA in 0..1, rendered once into the scratch folder."""
+    """(sets, concepts, 4, 64, 64) premultiplied RGBA in 0..1, rendered once into the scratch folder.
+
+    What a set lacks stands in it as the first one has it.
+    """
     folder = WORK / "judge-art"
     folder.mkdir(parents=True, exist_ok=True)
     codes: dict[str, list[str]] = {}
     for code, name in read_json("@iconify-json/fluent-emoji-flat", "chars.json").items():
         codes.setdefault(name, []).append(code)
-    pages = []
+    noto = read_json("@iconify-json/noto", "chars.json")
+    pages: list[Bytes] = []
     for package in sets:
         path = folder / f"{package.split('/')[1]}.npy"
         if not path.exists() or len(np.load(path, mmap_mode="r")) < len(CONCEPTS):
-            icons, names = read_json(package, "icons.json"), read_json(package, "chars.json")
+            icons, chars = read_json(package, "icons.json"), read_json(package, "chars.json")
             planes: list[Bytes] = []
-            for concept in tqdm(CONCEPTS, desc=path.stem, unit="icon"):
-                known = [names[c] for c in codes[concept.art] if c in names]
-                icon = icons["icons"][known[0] if known else concept.art]
+            for i, concept in enumerate(tqdm(CONCEPTS, desc=path.stem, unit="icon")):
+                of = codes[concept.art]
+                # Sets that do not say which picture is which go by Fluent's names, or by Noto's.
+                called = [chars[c] for c in of if c in chars] or [
+                    concept.art,
+                    *(noto[c] for c in of if c in noto),
+                ]
+                icon = next((icons["icons"][name] for name in called if name in icons["icons"]), None)
+                if icon is None:
+                    planes.append(pages[0][i])
+                    continue
                 width, height = (icon.get(side, icons[side]) for side in ("width", "height"))
                 planes.append(render(icon["body"], width, height, EDGE))
             np.save(part := path.with_suffix(".part.npy"), np.stack(planes))
@@ -192,21 +217,24 @@ class Scenes:
         background = torch.from_numpy(rng.integers(len(PALETTE), size=size))
         wash = F.interpolate(uniform(-0.06, 0.06, 3, 4, 4), (EDGE, EDGE), mode="bilinear")
         page = (torch.from_numpy(PALETTE)[background][:, :, None, None] + wash).clamp(0, 1)
-        # Several stand side by side, in any order; one anywhere near the middle.
-        columns = {1: [0.0], 2: [-0.45, 0.45], 3: [-2 / 3, 0.0, 2 / 3]}
-        extents = {1: (0.6, 0.95), 2: (0.35, 0.48), 3: (0.24, 0.33)}
-        for count, column in columns.items():
-            rows = np.flatnonzero(counts == count)
-            n = len(rows)
-            source = self.art if count == 1 else self.half
-            across = rng.permuted(np.tile(np.array(column), (n, 1)), axis=1)
-            for layer in range(count if n else 0):
-                thing = source[rng.integers(len(source), size=n), things[layer][rows]]
-                shake = rng.uniform(-1, 1, (2, n)) * (0.2 if count == 1 else 0.08)
-                angle = rng.uniform(-0.3, 0.3, n) * harsh
-                moves = (across[:, layer] + shake[0], shake[1], rng.uniform(*extents[count], n), angle)
-                moved = place(self.tint(thing, rng) if harsh else thing, *moves, rng.choice([-1.0, 1.0], n))
-                page[rows] = page[rows] * (1 - moved[:, 3:]) + moved[:, :3]
+        # Several stand as in `ARRANGED`, in any order; one anywhere near the middle.
+        ways = rng.integers(2, size=size)
+        for count, arranged in ARRANGED.items():
+            for way, (places, extent) in enumerate(arranged):
+                rows = np.flatnonzero((counts == count) & (ways % len(arranged) == way))
+                n = len(rows)
+                source = self.art if count == 1 else self.half
+                at = rng.permuted(np.tile(np.array(places), (n, 1, 1)), axis=1)
+                for layer in range(count if n else 0):
+                    thing = source[rng.integers(len(source), size=n), things[layer][rows]]
+                    shake = rng.uniform(-1, 1, (n, 2)) * (0.2 if count == 1 else 0.08)
+                    angle = rng.uniform(-0.3, 0.3, n) * harsh
+                    x, y = (at[:, layer] + shake).T
+                    moves = (x, y, rng.uniform(*extent, n), angle)
+                    moved = place(
+                        self.tint(thing, rng) if harsh else thing, *moves, rng.choice([-1.0, 1.0], n)
+                    )
+                    page[rows] = page[rows] * (1 - moved[:, 3:]) + moved[:, :3]
         if harsh:
             soft = F.avg_pool2d(page, 3, 1, 1, count_include_pad=False)
             softer = F.avg_pool2d(soft, 5, 1, 2, count_include_pad=False)

@@ -261,6 +261,14 @@ def load(path: Path | None = None) -> CLIPTextModelWithProjection:
     return model.eval()
 
 
+def latest() -> CLIPTextModelWithProjection | None:
+    """The checkpoint's encoder, else the shipped one, else none."""
+    if CHECKPOINT.exists():
+        return load()
+    model = build(load_tokenizer())
+    return model.eval() if shipped(model) else None
+
+
 def shipped(model: CLIPTextModelWithProjection) -> bool:
     """Load the shipped weights, if they are there and fit."""
     if not (SHIPPED / "text_encoder_2" / "config.json").exists():

@@ -20,6 +20,7 @@ from training.lexicon import (
     associated,
     by_hand,
     fit,
+    said_already,
     source_of,
     taught,
 )
@@ -75,7 +76,7 @@ def test_the_file_adds_to_the_lists() -> None:
     words = [word for word, _, _ in ROWS]
     assert words == sorted(set(words))
     assert not set(words) & {*LEXICON, *FUNCTION, *RELATIONS, *COLOUR_WORDS, *STYLED}
-    assert DISTILLED.stat().st_size < 500_000
+    assert DISTILLED.stat().st_size < 600_000  # 25,000 words
 
 
 def test_a_thing_is_of_one_file(judge: Judge) -> None:
@@ -112,8 +113,29 @@ def test_what_comes_to_mind(net: WordNet, glove: GloVe, monkeypatch: pytest.Monk
     judge = Judge(net, Alike(), glove, OWN)
     monkeypatch.setattr("training.lexicon.WEIGHTS", [20.0 * (k == COMPANY) for k in range(len(WEIGHTS))])
     assert associated(["purring", "barking"], judge) == {"purring": INDEX["cat"]}
+    assert associated(["purring cat"], judge) == {"purring cat": INDEX["cat"]}
+    monkeypatch.setattr("training.lexicon.SEEN", 1.1)
+    assert associated(["purring", "purring cat"], judge) == {
+        "purring cat": INDEX["cat"]
+    }  # has a bound of its own
     monkeypatch.setattr("training.lexicon.WEIGHTS", (0.0,) * len(WEIGHTS))
     assert not associated(["purring", "barking"], judge)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "thing", "source", "said"),
+    [
+        ("xyzzy saw", "saw", "tree", True),
+        ("compass saw", "saw", "tree", False),  # its words would draw two things
+        ("compass saw", "saw", "near", True),
+        ("compass saw", "pencil", "near", False),
+        ("xyzzy mutt", "dog", "tree", True),  # of the new words
+    ],
+)
+def test_two_words_that_say_nothing_new(phrase: str, thing: str, source: str, said: bool) -> None:
+    """A kind of a thing is news if its words draw anything else, what comes to mind only if they do not draw it."""
+    labels = {"mutt": (INDEX["dog"], "tree")}
+    assert said_already(phrase, (INDEX[thing], source), labels) == said
 
 
 def test_what_is_taught(judge: Judge) -> None:
@@ -170,6 +192,9 @@ def test_mostly_a_noun(net: WordNet) -> None:
         ("kind", "dog", 0.9, False, False, "near"),
         ("pair", "dog", 0.3, True, False, "tree"),
         ("pair", "herb", 0.7, True, False, None),
+        ("pair", "dog", 0.9, False, False, "near"),
+        ("compound", "dog", 0.3, True, False, "tree"),
+        ("compound", "dog", 0.9, False, False, None),  # GloVe is asked first
         ("verb", "dog", 0.7, False, False, None),
         ("verb", "dog", 0.3, True, False, None),
         ("verb", "dog", 0.9, True, False, "near"),

@@ -231,7 +231,7 @@ def test_a_run_that_is_resumed_ends_with_the_same_weights(
     """Steps draw their own chance: two in one go, or one and one; and the third is different."""
     monkeypatch.setattr(loop, "AVERAGED", 1)
     monkeypatch.setattr(loop, "plot", lambda *_: None)
-    monkeypatch.setattr(generator, "latest", lambda: None)
+    monkeypatch.setattr(decoder, "latest", lambda: None)
     loop.run(painter(composer, encoder), 2, tmp_path / "whole.pt")
     interrupted = painter(composer, encoder)
     ordinary, steps = interrupted.step, iter(range(9))
