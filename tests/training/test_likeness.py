@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from training import dictionaries
 from training.concepts import CONCEPTS, INDEX, NAMES
 from training.dictionaries import GloVe, WordNet
 from training.evaluate import UNTAUGHT
@@ -81,6 +85,27 @@ def test_the_company_of_words(glove: GloVe) -> None:
     assert abs(near[0, 1]) < 0.5
     assert abs(near[1]).max() < 0.6
     assert not near[2].any()
+
+
+def test_a_model_in_five_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of one zip file are put together in order, once."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("all-mpnet-base-v2/config.json", "{}")
+    share = -(-len(whole.getvalue()) // 5)
+
+    def wheel(name: str, version: str) -> zipfile.ZipFile:
+        part = int(name[-3:])
+        held = zipfile.ZipFile(io.BytesIO(), "w")
+        held.writestr("package/__init__.py", "")
+        held.writestr(f"package/model.zip.{part:03}", whole.getvalue()[(part - 1) * share : part * share])
+        return held
+
+    monkeypatch.setattr(dictionaries, "WORK", tmp_path)
+    monkeypatch.setattr(dictionaries, "wheel", wheel)
+    assert (dictionaries.mpnet() / "config.json").read_text() == "{}"
+    monkeypatch.setattr(dictionaries, "wheel", None)
+    assert dictionaries.mpnet().is_dir()
 
 
 def test_what_keeps_company(net: WordNet, glove: GloVe, monkeypatch: pytest.MonkeyPatch) -> None:
