@@ -22,7 +22,7 @@ from training.concepts import CONCEPTS, NAMES
 from training.evaluate import UNTAUGHT, untaught
 from training.grammar import parse
 from training.judge import DualEncoder, Scenes, accuracy, art
-from training.measures import Pictures, share
+from training.measures import Pictures, paired, share
 
 FLAT = "@iconify-json/fluent-emoji-flat"
 """The set that the generator learns to draw, and the judge never saw."""
@@ -66,8 +66,7 @@ def examine(
     """All figures of the judge's; sheets into `out`. `quick` takes a quarter of the pictures.
 
     The judge is not perfect. Where it is asked which thing it sees, or how many, it is shown the true picture as
-    well, and only those count where it is right of that: `n` says how many. (It was taught three in a row only, so
-    that it takes our three, in a triangle, for one.)
+    well, and only those count where it is right of that: `n` says how many.
     """
     every = range(0, len(CONCEPTS), 4 if quick else 1)
     oracle, rng = truth.Judge(), np.random.default_rng(6)
@@ -88,14 +87,17 @@ def examine(
         said = measures.things(judge, features)
         return [target.concept in each for target, each in zip(targets, said, strict=True)]
 
-    def fairly(features: torch.Tensor, shown: torch.Tensor, targets: list[Target]) -> dict[str, Any]:
+    def known(features: torch.Tensor, shown: torch.Tensor, targets: list[Target]) -> list[bool]:
         both = zip(right(features, targets), right(shown, targets), strict=True)
-        return share([made for made, known in both if known])
+        return [made for made, seen in both if seen]
+
+    def fairly(features: torch.Tensor, shown: torch.Tensor, targets: list[Target]) -> dict[str, Any]:
+        return share(known(features, shown, targets))
 
     def counted(features: torch.Tensor, prompts: list[str], numbers: list[int]) -> dict[str, Any]:
         shown = measures.look(judge, true([parse(prompt) for prompt in prompts]))
         rows = zip(measures.counts(judge, features), measures.counts(judge, shown), numbers, strict=True)
-        return share([made == number for made, known, number in rows if known == number])
+        return share([made == number for made, seen, number in rows if seen == number])
 
     targets = [Target(i) for i in every]
     plain, features = drawn([NAMES[i] for i in every])
@@ -137,9 +139,9 @@ def examine(
 
     targets = [Target(i) for i in list(every)[::3]]
     shown = measures.look(judge, true(targets))
-    for name, steps in (("one step", 1), ("four steps", 4)):
-        features = drawn([drawings.caption_of(target) for target in targets], steps)[1]
-        report[name] = fairly(features, shown, targets)
+    prompts = [drawings.caption_of(target) for target in targets]
+    one, four = (known(drawn(prompts, steps)[1], shown, targets) for steps in (1, 4))
+    report |= {"one step": share(one), "four steps": share(four), "four steps, beside one": paired(one, four)}
 
     things = [Target(i) for i in list(every)[:: 4 if quick else 12]]
     features = drawn([drawings.caption_of(target) for target in things for _ in range(4)])[1]

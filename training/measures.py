@@ -145,3 +145,18 @@ def share(right: Sequence[bool]) -> dict[str, Any]:
         "share": round(sum(right) / max(len(right), 1), 4),
         "interval": [round(low, 4), round(high, 4)],
     }
+
+
+def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
+    """How much larger the share of the second is, of the same cases, with its 95% interval.
+
+    By the cases that came out differently, b and c of n (McNemar's): (c - b) / n, with a variance of
+    (b + c - (c - b)^2 / n) / n^2.
+    """
+    n = len(before)
+    changes = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
+    change = sum(changes)
+    spread = 1.96 * math.sqrt(sum(map(abs, changes)) - change**2 / max(n, 1)) / max(n, 1)
+    difference = change / max(n, 1)
+    interval = [round(difference - spread, 4), round(difference + spread, 4)]
+    return {"n": n, "difference": round(difference, 4), "interval": interval}
