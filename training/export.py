@@ -208,6 +208,7 @@ def card(report: dict[str, Any], folder: Path) -> str:
         .read_text()
         .replace("{things}", f"{len(CONCEPTS):,}")
         .replace("{lexicon}", f"{len(KINDS) - len(KINDS_PLURALS):,}")
+        .replace("{known}", f"{report['reading']['words of the lexicon']['all']:.0%}")
         .replace("{untaught}", str(report["synonyms never taught"]["n"]))
         .replace("{synonyms}", f"{report['reading']['synonyms never taught']['concept']:.0%}")
         .replace("{drawn}", f"{report['synonyms never taught']['concept']:.0%}")
