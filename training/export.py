@@ -37,14 +37,15 @@ def assemble() -> StableDiffusionXLPipeline:
     """
     tokenizer, listener = text.load_tokenizer(), text.latest()
     unet, vae = sharpen.load() if sharpen.current() else (generator.latest(), decoder.latest())
-    before = decoder.build()
+    other = decoder.build()  # the VAE's encoder is trained apart: only that half of this one is used
     if encoder.CHECKPOINT.exists():
-        before.encoder.load_state_dict(loop.weights(encoder.CHECKPOINT))
-    elif not decoder.shipped(before):
-        vae = None
-    if unet is None or vae is None or listener is None:
+        other.encoder.load_state_dict(loop.weights(encoder.CHECKPOINT))
+        there = True
+    else:
+        there = decoder.shipped(other)
+    if unet is None or vae is None or listener is None or not there:
         raise SystemExit("not all parts are there: see `python -m training --help` for the order of commands")
-    vae.encoder.load_state_dict(before.encoder.state_dict())
+    vae.encoder.load_state_dict(other.encoder.state_dict())
     return StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=text.build_idle(tokenizer),

@@ -8,7 +8,8 @@ of its commonest senses, to words that people wrote down for the thing: `taught`
 the same. The weights are fitted to a fifth of the words that people judged, with none of these taught; another
 fifth measures them (`proof`). Of the words that this leaves, verbs ("celebrating": party popper) and names
 ("iphone") too, those are kept that GloVe finds in the company of the thing's words, or whose thing is beyond doubt.
-Breeds and makers, which no dictionary has, come from the lists of faker-js. It takes about an hour of one core.
+Breeds and makers, which no dictionary has, come from the lists of faker-js. Nearly all of the time that it takes,
+hours of one core, is MPNet's.
 
 `tree`: a word for what one can touch, or surely for a person, of which a near thing is a better picture than none.
 `near`: all others; these count only where no thing is named.
@@ -28,7 +29,7 @@ from training.concepts import COLOUR_WORDS, CONCEPTS, INDEX, NAMES
 from training.data import keywords, package, read_json
 from training.dictionaries import Embedder, GloVe, Sentences, WordNet, minilm, mpnet
 from training.grammar import COUNTS, RELATIONS, VAGUE
-from training.likeness import Judge, Label, by_hand, fit, judged, rows, taught
+from training.likeness import Label, Labeller, by_hand, fit, judged, rows, taught
 from training.phrases import DISTILLED, FUNCTION, LEXICON, LONGEST, STYLED
 
 TIERS = ("10", "20", "35", "40", "50", "55")
@@ -96,12 +97,12 @@ def proof(net: WordNet, models: tuple[Embedder, Embedder], glove: Embedder) -> N
         for fifth in range(5)
     )
     hidden = {word.word for words in (*fitted, *measured) for word in words}
-    judge = Judge(net, models, glove, [word for word in taught() if word.word not in hidden])
-    scores = [judge.scores([word.word for word in words]) for words in fitted]
+    labeller = Labeller(net, models, glove, [word for word in taught() if word.word not in hidden])
+    scores = [labeller.scores([word.word for word in words]) for words in fitted]
     weights = fit(np.concatenate(scores), [word.thing for words in fitted for word in words])
     print(f"weights {weights}")
     for name, words in zip(("put right by hand", "read over and left"), measured, strict=True):
-        best = (judge.scores([word.word for word in words]) @ np.array(weights, np.float32)).argmax(1)
+        best = (labeller.scores([word.word for word in words]) @ np.array(weights, np.float32)).argmax(1)
         right = np.mean([i == word.thing for i, word in zip(best.tolist(), words, strict=True)])
         print(f"of {len(words)} words {name} {right:.1%} labelled rightly")
 
@@ -184,9 +185,9 @@ def others(net: WordNet, known: Collection[str]) -> Iterator[str]:
             yield word
 
 
-def associated(words: list[str], judge: Judge) -> dict[str, int]:
+def associated(words: list[str], labeller: Labeller) -> dict[str, int]:
     """The things that words bring to mind, and are mostly no kinds of."""
-    labels = zip(words, judge.label(words), strict=True)
+    labels = zip(words, labeller.label(words), strict=True)
     return {word: label.thing for word, label in labels if comes_to_mind(word, label)}
 
 
@@ -223,7 +224,7 @@ def named(net: WordNet) -> Iterator[tuple[str, str]]:
 
 
 def source_of(asked: str, thing: str, sure: float, kind: bool, person: bool) -> str | None:
-    """The source that a label is kept with, if at all: see `candidates` for what was `asked`, and `Judge.label`."""
+    """The source that a label is kept with, if at all: see `candidates` for what was `asked`, and `Label`."""
     if asked in ("kind", "pair", "verb", "compound") and (not kind or thing in BROAD):
         return "near" if sure >= CERTAIN and asked != "compound" else None
     if sure < SURE["tree" if asked == "tree" or (kind and asked != "verb") else "near"]:
@@ -235,14 +236,14 @@ def make() -> None:
     """Write the file, and print what weights and labels are worth."""
     net, models, glove = WordNet(), (Sentences(minilm()), Sentences(mpnet())), GloVe()
     proof(net, models, glove)
-    judge = Judge(net, models, glove, taught())
+    labeller = Labeller(net, models, glove, taught())
     asked = candidates(net)
     people = net.senses["person"][0]
     labels: dict[str, tuple[int, str]] = {}
-    for word, (i, sure, kind, _) in zip(asked, judge.label(list(asked)), strict=True):
+    for word, (i, sure, kind, _) in zip(asked, labeller.label(list(asked)), strict=True):
         person = people in net.climb(net.senses[word][0])
         if person and not any(
-            people in net.climb(sense) for sense, things in judge.anchors.items() if i in things
+            people in net.climb(sense) for sense, things in labeller.anchors.items() if i in things
         ):
             continue  # a pianist is not a piano
         if (source := source_of(asked[word], NAMES[i], sure, kind, person)) is not None:
@@ -250,7 +251,7 @@ def make() -> None:
     labels.update({name: (INDEX[thing], "tree") for name, thing in named(net)})
     compounds = [phrase for phrase, kind in asked.items() if kind == "compound"]
     rest = [*others(net, asked), *(phrase for phrase in compounds if phrase not in labels)]
-    labels.update({word: (i, "near") for word, i in associated(rest, judge).items()})
+    labels.update({word: (i, "near") for word, i in associated(rest, labeller).items()})
     for phrase in compounds:
         if phrase in labels and said_already(phrase, labels[phrase], labels):
             del labels[phrase]

@@ -24,11 +24,11 @@ from training.dictionaries import Embedder, WordNet
 from training.phrases import BY_HAND, LEXICON, MOODS
 
 WEIGHTS = (1.4, 1.4, 2.6, -0.7, 0.1, 2.7, 6.1, 2.0, 8.2, 5.8, 9.3, 6.3, 4.2, 2.7)
-"""Of the scores in `Judge.scores`, as `fit` found them."""
+"""Of the scores in `Labeller.scores`, as `fit` found them."""
 STEEP = 12.0
 """By how much more words count the nearer they are, where all of a thing's words vote."""
 COMPANY, KINSHIP = 9, 13
-"""Where `Judge.scores` says how near GloVe finds a word, and whether it is a kind of the thing."""
+"""Where `Labeller.scores` says how near GloVe finds a word, and whether it is a kind of the thing."""
 KIND = 0.3
 """How much of a kind of a thing a word must be in the tree, in the share of its use, to count as one."""
 
@@ -86,7 +86,7 @@ FIRST = [", ".join(concept.words[:6]) for concept in CONCEPTS]
 """Each thing as a line of its first words."""
 
 
-class Judge:
+class Labeller:
     """What words are, as scores of all things, by the words that people wrote down for these."""
 
     def __init__(

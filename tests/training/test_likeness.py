@@ -15,7 +15,7 @@ from training import dictionaries
 from training.concepts import CONCEPTS, INDEX, NAMES
 from training.dictionaries import GloVe, WordNet
 from training.evaluate import UNTAUGHT
-from training.likeness import COMPANY, WEIGHTS, Judge, Taught, by_hand, fit, taught
+from training.likeness import COMPANY, WEIGHTS, Labeller, Taught, by_hand, fit, taught
 
 
 @pytest.fixture
@@ -53,15 +53,15 @@ OWN = [Taught(i, word, True) for i, concept in enumerate(CONCEPTS) for word in c
 
 
 @pytest.fixture
-def judge(net: WordNet) -> Judge:
-    """A judge who has the tree alone to go by."""
-    return Judge(net, (Alike(), Alike()), Alike(), OWN)
+def labeller(net: WordNet) -> Labeller:
+    """A labeller who has the tree alone to go by."""
+    return Labeller(net, (Alike(), Alike()), Alike(), OWN)
 
 
-def test_a_thing_is_of_one_file(judge: Judge) -> None:
+def test_a_thing_is_of_one_file(labeller: Labeller) -> None:
     """What most of a dog's words are, and no meat, though that is the first sense of its name."""
     assert "doggy" in CONCEPTS[INDEX["dog"]].words
-    assert judge.anchors == {2: [INDEX["dog"]], 4: [INDEX["cat"]], 5: [INDEX["tree"]]}
+    assert labeller.anchors == {2: [INDEX["dog"]], 4: [INDEX["cat"]], 5: [INDEX["tree"]]}
 
 
 @pytest.fixture
@@ -110,25 +110,25 @@ def test_a_model_in_five_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_keeps_company(net: WordNet, glove: GloVe, monkeypatch: pytest.MonkeyPatch) -> None:
     """A word's thing is the one whose words GloVe finds near, where it alone counts."""
-    judge = Judge(net, (Alike(), Alike()), glove, OWN)
+    labeller = Labeller(net, (Alike(), Alike()), glove, OWN)
     monkeypatch.setattr("training.likeness.WEIGHTS", [20.0 * (k == COMPANY) for k in range(len(WEIGHTS))])
-    purring, barking = judge.label(["purring", "barking"])
+    purring, barking = labeller.label(["purring", "barking"])
     assert purring.thing == INDEX["cat"]
     assert purring.company > 0.9 > barking.company
     monkeypatch.setattr("training.likeness.WEIGHTS", (0.0,) * len(WEIGHTS))
-    assert judge.label(["purring"])[0].sure < 0.01
+    assert labeller.label(["purring"])[0].sure < 0.01
 
 
-def test_what_is_taught(judge: Judge) -> None:
+def test_what_is_taught(labeller: Labeller) -> None:
     """A thing's words count by the nearest, or vote: several near ones for more than one."""
     cat, dog = INDEX["cat"], INDEX["dog"]
     words = sorted([*OWN, Taught(cat, "moggie", True)])
-    judge = Judge(judge.net, (judge.model, judge.larger), judge.glove, words)
-    like = np.zeros((1, len(judge.words)), np.float32)
-    for at, word in enumerate(judge.words):
+    labeller = Labeller(labeller.net, (labeller.model, labeller.larger), labeller.glove, words)
+    like = np.zeros((1, len(labeller.words)), np.float32)
+    for at, word in enumerate(labeller.words):
         like[0, at] = {"moggie": 0.9, "cat": 0.9, "dog": 0.95}.get(word.word, 0)
-    assert judge.nearest(like)[0, [cat, dog]] == pytest.approx([0.9, 0.95])
-    assert judge.voted(like)[0, cat] > judge.voted(like)[0, dog]
+    assert labeller.nearest(like)[0, [cat, dog]] == pytest.approx([0.9, 0.95])
+    assert labeller.voted(like)[0, cat] > labeller.voted(like)[0, dog]
 
 
 def test_all_that_people_wrote_down_is_taught() -> None:
@@ -161,16 +161,16 @@ def test_mostly_a_noun(net: WordNet) -> None:
     assert not net.is_noun("grin")
 
 
-def test_what_is_alike_in_the_tree(judge: Judge) -> None:
+def test_what_is_alike_in_the_tree(labeller: Labeller) -> None:
     """A mutt is a kind of dog, and rather a cat than a tree."""
-    alike, kind = judge.tree(3)
+    alike, kind = labeller.tree(3)
     assert kind[INDEX["dog"]] == pytest.approx(0.8)
     assert kind.sum() == kind[INDEX["dog"]]
     assert alike[INDEX["dog"]] > alike[INDEX["cat"]] > alike[INDEX["tree"]] == 0
 
 
-def test_scores_follow_the_tree_where_words_say_nothing(judge: Judge) -> None:
+def test_scores_follow_the_tree_where_words_say_nothing(labeller: Labeller) -> None:
     """All texts being alike here."""
-    (label,) = judge.label(["mutt"])
+    (label,) = labeller.label(["mutt"])
     assert (label.thing, label.kind) == (INDEX["dog"], True)
-    assert judge.senses("bark") == [(6, pytest.approx(1.0))]
+    assert labeller.senses("bark") == [(6, pytest.approx(1.0))]
