@@ -28,8 +28,8 @@ from tqdm import tqdm
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
 from training.data import Bytes, read_json, render
 from training.latents import PALETTE
-from training.loop import checkpoint, run
-from training.optim import Average, Muon, cosine
+from training.loop import Fit, run, weights
+from training.optim import Muon
 from training.paths import WORK
 
 CHECKPOINT = WORK / "judge.pt"
@@ -259,7 +259,7 @@ def losses(
     )
 
 
-class Learner:
+class Learner(Fit):
     """`loop.Learner` for the judge; every step asks for things by words drawn from all those that mean them."""
 
     def __init__(self, scenes: Scenes, batch: int = BATCH) -> None:
@@ -267,8 +267,8 @@ class Learner:
         torch.manual_seed(0)
         self.judge, self.scenes, self.batch = DualEncoder(), scenes, batch
         named = self.judge.named_parameters()
-        self.optimiser = Muon(named, muon_rate=6e-3, adam_rate=3e-3, exclude=("eye.0", "bag"))
-        self.average = Average(self.optimiser.parameters, half_life=100)
+        optimiser = Muon(named, muon_rate=6e-3, adam_rate=3e-3, exclude=("eye.0", "bag"))
+        super().__init__(self.judge, optimiser, half_life=100, warmup=20)
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
@@ -276,21 +276,8 @@ class Learner:
             str(rng.choice(concept.words)) if rng.random() < 0.5 else concept.name for concept in CONCEPTS
         ]
         parts = losses(self.judge, *self.scenes.batch(self.batch, rng), [*names, COUNTS[0]])
-        torch.autograd.backward(parts[0] + 0.3 * parts[1] + 0.3 * parts[2])
-        self.optimiser.step(cosine(fraction, index, warmup=20))
-        self.average.update()
+        self.learn(parts[0] + 0.3 * parts[1] + 0.3 * parts[2], index, fraction)
         return dict(zip(("thing", "count", "background"), (part.item() for part in parts), strict=True))
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `loop.Learner`."""
-        state = {"live": self.judge.state_dict(), "optimiser": self.optimiser.state_dict()}
-        return {**state, "average": self.average.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `loop.Learner`."""
-        self.judge.load_state_dict(state["live"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average.load_state_dict(state["average"])
 
     def sheet(self) -> Image.Image | None:
         """It draws nothing; a page of what it learns from instead."""
@@ -303,20 +290,15 @@ def train(
     steps: int = STEPS, path: Path = CHECKPOINT, scenes: Scenes | None = None, batch: int = BATCH
 ) -> DualEncoder:
     """Train to `steps`, going on from the checkpoint at `path`; the judge with averaged weights."""
-    learner = Learner(scenes or Scenes(art()), batch)
-    run(learner, steps, path, save_every=200, sheet_every=steps)
-    learner.average.swap()
-    learner.judge.eval()
-    return learner.judge
+    run(Learner(scenes or Scenes(art()), batch), steps, path, save_every=200, sheet_every=steps)
+    return load(path)
 
 
 def load(path: Path | None = None) -> DualEncoder:
-    """The trained judge."""
-    learner = Learner(Scenes(torch.zeros(1, 1, 4, EDGE, EDGE)))
-    learner.load_state_dict(checkpoint(path or CHECKPOINT)["learner"])
-    learner.average.swap()
-    learner.judge.eval()
-    return learner.judge
+    """The trained judge (averaged weights)."""
+    judge = DualEncoder()
+    judge.load_state_dict(weights(path or CHECKPOINT))
+    return judge.eval()
 
 
 @torch.no_grad()

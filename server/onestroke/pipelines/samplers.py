@@ -119,7 +119,8 @@ def sampler_table(
     try:
         return read_table(scheduler, sampler, last)
     except ModelError as error:
-        raise InvalidRequest(error.message, "sampler") from error
+        message = f"{sampler} does not serve this model ({error.message}): leave it out, for the model's own"
+        raise InvalidRequest(message, "sampler") from error
 
 
 def _check_timesteps(scheduler: Any, sampler: str, steps: int, timesteps: tuple[int, ...] | None) -> None:
