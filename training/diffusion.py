@@ -42,9 +42,12 @@ STUDENT_STEPS = (999, 749, 499, 249)
 
 
 def scheduler() -> EulerAncestralDiscreteScheduler:
-    """The generator's sampler with zero terminal SNR (Lin et al., arXiv 2305.08891): step 999 is all noise."""
+    """SDXL Turbo's sampler with v-prediction, by the generator's levels, but for zero terminal SNR.
+
+    (Lin et al., arXiv 2305.08891: step 999 is all noise.)
+    """
     return EulerAncestralDiscreteScheduler.from_config(
-        generator.scheduler().config, rescale_betas_zero_snr=True
+        generator.scheduler().config, prediction_type="v_prediction", rescale_betas_zero_snr=True
     )
 
 
@@ -226,10 +229,13 @@ class Drawer:
 
 
 def shipped() -> UNet2DConditionModel:
-    """The shipped generator: what the teacher starts from."""
+    """The shipped generator, what the teacher starts from, as it says v: where all is noise, v is -x0."""
     unet = generator.build()
     if not generator.shipped(unet):
         raise SystemExit("no shipped weights of this architecture to start from")
+    with torch.no_grad():
+        for parameter in unet.conv_out.parameters():
+            parameter.neg_()
     return unet
 
 

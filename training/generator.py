@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from PIL import Image
 from torch import Tensor
@@ -50,20 +50,24 @@ HEADS = (2, 3, 5, 5, 5)
 """Attention heads by level, 32 channels each."""
 GROUPS = 16
 """Groups of each normalisation: all widths are multiples."""
-LATER = (749, 499, 249)
-"""Timesteps that two to four steps visit after the first."""
+FIRST, LATER = 999, (749, 499, 249)
+"""Timesteps that one step visits, and two to four steps after it."""
 SIMULATED = 0.7
 """How often a later step begins with the network's own drawing, and not with the truth."""
 
 
-def scheduler() -> EulerAncestralDiscreteScheduler:
-    """SDXL Turbo's sampler, with v-prediction."""
-    return EulerAncestralDiscreteScheduler(
+def scheduler() -> EulerDiscreteScheduler:
+    """SDXL Turbo's noise levels; the network says the clean latents themselves, and the noise stays the same.
+
+    With v-prediction a later step's network has to cancel, exactly, all noise that is left in what it sees, and at
+    this size cannot. What it says here it can say without looking, and the same noise says how the wash goes.
+    """
+    return EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         num_train_timesteps=1000,
-        prediction_type="v_prediction",
+        prediction_type="sample",
         timestep_spacing="trailing",
         steps_offset=1,
     )
@@ -162,46 +166,39 @@ def listen(block: BasicTransformerBlock) -> None:
 
 
 class Process:
-    """The sampler's own noise levels and its v-prediction, for training."""
+    """The sampler's own noise levels, for training."""
 
     def __init__(self) -> None:
         """Read the levels off the scheduler."""
-        alphas = scheduler().alphas_cumprod
-        self.sigma = {t: float(((1 - alphas[t]) / alphas[t]) ** 0.5) for t in (999, *LATER)}
+        kept = scheduler().alphas_cumprod
+        self.sigma = {t: float(((1 - kept[t]) / kept[t]) ** 0.5) for t in (FIRST, *LATER)}
 
-    def start(self, noise: Tensor) -> tuple[Tensor, float]:
-        """(x_T, sigma): nothing but noise."""
-        return noise * self.sigma[999], self.sigma[999]
+    def seen(self, x0: Tensor, noise: Tensor, t: int) -> Tensor:
+        """What the network sees (B, 24, 32, 32) at step t, if it has said x0 (alike) before: at first, noise alone.
 
-    def later(self, x0: Tensor, noise: Tensor, t: int) -> tuple[Tensor, float]:
-        """(x_t, sigma) as one ancestral step from 999 leaves it: mostly *fresh* noise, hardly any of the first."""
-        top, sigma = self.sigma[999], self.sigma[t]
-        up = math.sqrt(sigma**2 * (top**2 - sigma**2) / top**2)
-        return x0 + noise * (sigma**2 / top) + torch.randn_like(x0) * up, sigma
-
-    @staticmethod
-    def x0(output: Tensor, x: Tensor, sigma: float) -> Tensor:
-        """The clean latents that a v-prediction implies."""
-        return output * (-sigma / math.sqrt(sigma**2 + 1)) + x / (sigma**2 + 1)
+        Euler's method, step by step from nothing but noise, ends at (1 - sigma / sigma_first) x0 + sigma noise.
+        """
+        sigma = self.sigma[t]
+        return ((1 - sigma / self.sigma[FIRST]) * x0 + sigma * noise) / math.sqrt(sigma**2 + 1)
 
 
 def predict(
-    unet: UNet2DConditionModel, x: Tensor, sigma: float, t: int, code: Tensor, states: Tensor, crops: Tensor
+    unet: UNet2DConditionModel, x: Tensor, t: int, code: Tensor, states: Tensor, crops: Tensor
 ) -> Tensor:
-    """The implied clean latents (B, 24, 32, 32) from noisy ones.
+    """The clean latents (B, 24, 32, 32) that the network sees in noisy ones at step t.
 
     By the pooled codes (B, CODE), the text's hidden states (B, n, STATES), and the crops' corners (B, 2) in pixels.
     """
     edge = torch.full_like(crops, EDGE)
-    scaled = (x / math.sqrt(sigma**2 + 1)).contiguous(memory_format=torch.channels_last)
     with torch.autocast(x.device.type, torch.bfloat16):
         output = unet(
-            scaled,
+            x.contiguous(memory_format=torch.channels_last),
             t,
             encoder_hidden_states=states,
             added_cond_kwargs={"text_embeds": code, "time_ids": torch.cat([edge, crops, edge], 1)},
         ).sample
-    return Process.x0(output.float(), x, sigma)
+    clean: Tensor = output.float()
+    return clean
 
 
 def latent_loss(made: Tensor, true: Tensor) -> Tensor:
@@ -263,34 +260,37 @@ class Painter(loop.Fit):
                 weight.register_hook(deaf)
         self.predictor = unet if batches.device == "cpu" else torch.compile(unet)
 
-    def predict(self, drawn: Batch, x: Tensor, sigma: float, t: int) -> Tensor:
-        """See `predict`: the clean latents (B, 24, 32, 32) that x_t (alike) implies, by what `drawn` says."""
-        return predict(self.predictor, x, sigma, t, drawn.code, drawn.states, drawn.crops)
+    def predict(self, drawn: Batch, x: Tensor, t: int) -> Tensor:
+        """See `predict`: the clean latents (B, 24, 32, 32) in x (alike) at step t, by what `drawn` says."""
+        return predict(self.predictor, x, t, drawn.code, drawn.states, drawn.crops)
 
-    def noisy(self, drawn: Batch, rng: np.random.Generator) -> tuple[Tensor, float, int]:
-        """x_t (B, 24, 32, 32), sigma and t of the first step or of a later one.
+    def first(self, drawn: Batch) -> Tensor:
+        """What is seen at the first step (B, 24, 32, 32): noise alone."""
+        return self.process.seen(drawn.x0, drawn.noise, FIRST)
+
+    def noisy(self, drawn: Batch, rng: np.random.Generator) -> tuple[Tensor, int]:
+        """What is seen (B, 24, 32, 32) at the first step or a later one, and which step that is.
 
         There the latents are true or, as when it is used, what the network itself drew at first (DMD2's backward
         simulation, arXiv 2405.14867): true ones alone teach it to keep what is there.
         """
-        first = (*self.process.start(drawn.noise), 999)
         if rng.random() >= self.later:
-            return first
+            return self.first(drawn), FIRST
         t, x0 = int(rng.choice(LATER)), drawn.x0
         if rng.random() < SIMULATED:
             with torch.no_grad():
-                x0 = self.predict(drawn, *first)
-        return (*self.process.later(x0, drawn.noise, t), t)
+                x0 = self.predict(drawn, self.first(drawn), FIRST)
+        return self.process.seen(x0, drawn.noise, t), t
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
         drawn, targets = self.batches.draw(self.batch, rng)
         drawn = drawn.to(self.batches.device)
-        x, sigma, t = self.noisy(drawn, rng)
-        made, x0 = self.predict(drawn, x, sigma, t), drawn.x0
+        x, t = self.noisy(drawn, rng)
+        made, x0 = self.predict(drawn, x, t), drawn.x0
         self.learn(latent_loss(made, x0), index, fraction)
         errors = (made.detach() - x0).abs().mean((1, 2, 3))
-        if t == 999:
+        if t == FIRST:
             self.batches.learnt(targets, errors)
         # What comes often must be one thing in all processes, or a resumed run would go on otherwise.
         loop.all_reduce_mean([torch.from_numpy(self.batches.errors)])
@@ -313,7 +313,7 @@ class Painter(loop.Fit):
         torch.manual_seed(0)
         drawn = self.batches.draw(16, np.random.default_rng(0))[0].to(self.batches.device)
         self.average.swap()
-        made = self.predict(drawn, *self.process.start(drawn.noise), 999)
+        made = self.predict(drawn, self.first(drawn), FIRST)
         self.average.swap()
         rows = []
         for latents in torch.cat([drawn.x0, made]).cpu().view(4, 8, *made.shape[1:]):

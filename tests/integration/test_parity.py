@@ -92,8 +92,8 @@ def ours(spec: ModelSpec) -> Pipeline:
 
 def request_of(spec: ModelSpec, seed: int, **values: Any) -> GenerationRequest:
     width, height = spec.default_size
-    values = {"prompt": WORDS.get(spec.name, "a cat"), "width": width, "height": height, **values}
-    return GenerationRequest(spec.name, seed=seed, **values)
+    own = {"prompt": WORDS.get(spec.name, "a cat"), "sampler": spec.sampler, "width": width, "height": height}
+    return GenerationRequest(spec.name, seed=seed, **{**own, **values})
 
 
 def draw(pipeline: Pipeline, requests: Sequence[GenerationRequest], tamper: Tamper | None = None) -> Pictures:
@@ -166,10 +166,10 @@ CASES = [
     on("tiny", "dpmpp_2m", 2, "unguided"),
     *(on(model, "dpmpp_2m", 20, "negative prompt") for model in ("tiny", "sd15", "sd21")),
     on("sd21", "euler_ancestral", 1, "unguided"),
-    *(on("embedded", sampler, 1, "unguided") for sampler in SAMPLERS),
-    on("embedded", "euler", 2, "no negative prompt"),
+    *(on("embedded", sampler, 1, "unguided") for sampler in ("euler", "ddim", "lcm")),
+    on("embedded", "ddim", 2, "no negative prompt"),
     on("embedded", "lcm", 2, "empty negative prompt"),
-    on("embedded", "euler_ancestral", 4, "negative prompt"),
+    on("embedded", "euler", 4, "negative prompt"),
 ]
 
 
@@ -312,7 +312,7 @@ def test_the_comparison_fails_when_what_a_two_step_solver_holds_is_off(
         on("tiny", "ddim", 2, 2.0),
         on("sd15", "ddim", 4, 3.0),
         on("sd21", "ddim", 2, 2.0),
-        on("embedded", "euler_ancestral", 1, 0.0),
+        on("embedded", "euler", 1, 0.0),
         on("embedded", "euler", 2, 2.0),
     ],
     indirect=["spec"],

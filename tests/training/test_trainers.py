@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import re
 import time
@@ -191,17 +190,17 @@ def test_processes_share_a_run(tmp_path: Path) -> None:
 
 
 def test_later_steps_look_like_the_samplers() -> None:
-    """The training's x_t after one ancestral step has the scheduler's own mean and spread."""
+    """What the training shows the network at its steps is what the scheduler does."""
     process, sampler = generator.Process(), generator.scheduler()
-    sampler.set_timesteps(2)
-    noise, x0 = torch.randn(4, CHANNELS, 8, 8), torch.randn(4, CHANNELS, 8, 8)
-    x, sigma = process.start(noise)
-    assert float(sampler.sigmas[0]) == pytest.approx(sigma, rel=1e-3)
-    output = (x / (sigma**2 + 1) - x0) * math.sqrt(sigma**2 + 1) / sigma
-    stepped = sampler.step(output, sampler.timesteps[0], x).prev_sample
-    ours, level = process.later(x0, noise, int(sampler.timesteps[1]))
-    assert float(sampler.sigmas[1]) == pytest.approx(level, rel=1e-2)
-    assert float((stepped - x0).std()) == pytest.approx(float((ours - x0).std()), rel=0.1)
+    sampler.set_timesteps(4)
+    assert tuple(sampler.timesteps.int().tolist()) == (generator.FIRST, *generator.LATER)
+    noise, x0 = torch.randn(2, 4, CHANNELS, 8, 8)
+    x = noise * sampler.init_noise_sigma
+    for t in sampler.timesteps:
+        seen = sampler.scale_model_input(x, t)
+        assert torch.allclose(process.seen(x0, noise, int(t)), seen, atol=1e-3)
+        x = sampler.step(x0, t, x).prev_sample
+    assert torch.allclose(x, x0, atol=1e-5)
 
 
 def test_later_steps_begin_with_what_the_network_draws(
@@ -214,9 +213,10 @@ def test_later_steps_begin_with_what_the_network_draws(
     for later, simulated, start in ((1.0, 1.0, 50.0), (1.0, 0.0, float(drawn.x0.mean())), (0.0, 1.0, 0.0)):
         monkeypatch.setattr(generator, "SIMULATED", simulated)
         learner.later = later
-        x, _, t = learner.noisy(drawn, rng)
-        assert (t == 999) == (later == 0)
-        assert float(x.mean()) == pytest.approx(start, abs=1)
+        x, t = learner.noisy(drawn, rng)
+        assert (t == generator.FIRST) == (later == 0)
+        expected = learner.process.seen(torch.full_like(x, start), torch.zeros_like(x), t)
+        assert float(x.mean()) == pytest.approx(float(expected.mean()), abs=0.5)
 
 
 def painter(composer: Composer, encoder: Encoder) -> generator.Painter:
