@@ -37,7 +37,7 @@ bicycle, airplane, boat, castle, balloon, umbrella
 THINGS: tuple[int, ...] = tuple(INDEX[name.strip()] for name in _NAMES.replace("\n", " ").split(","))
 """The 64 things, chosen to look different from one another; about two thirds of them have a left and a right."""
 LAST = 999
-STUDENT_STEPS = (999, 749, 499, 249)
+STUDENT_STEPS = (generator.FIRST, *generator.LATER)
 """Where one to four steps stand, SDXL Turbo's trailing ones (1: the first; 2: 999 and 499)."""
 
 

@@ -27,8 +27,8 @@ EXACT = {
 """Weights of the packed parts that ship in two bytes. With all else in float8 the sixth edition's UNet drew 100
 things at 23.35 dB, with all of it at 23.31, unpacked at 23.41; in bf16's precision it took 21.2 MB in the wheel, in
 float8 10.9. The twelfth's lost 0.11 dB of its latents' 15.84, half of that in the last block of the way up (0.6 of
-28.6 M parameters). The tenth's text encoder says groups' things 9.0% wrong, unpacked 8.6% (of the square), in
-3.9 MB for 7.9."""
+28.6 M parameters; scripts not kept). The tenth's text encoder says groups' things 9.0% wrong, unpacked 8.6% (of the
+square), in 3.9 MB for 7.9."""
 
 
 def assemble() -> StableDiffusionXLPipeline:

@@ -165,21 +165,17 @@ def listen(block: BasicTransformerBlock) -> None:
     attention.to_k.weight[:, : codes.SLOTS] += aim.reshape(-1, 1)
 
 
-class Process:
-    """The sampler's own noise levels, for training."""
+_KEPT = scheduler().alphas_cumprod
+SIGMA = {t: float(((1 - _KEPT[t]) / _KEPT[t]) ** 0.5) for t in (FIRST, *LATER)}
+"""The sampler's own noise levels, by step."""
 
-    def __init__(self) -> None:
-        """Read the levels off the scheduler."""
-        kept = scheduler().alphas_cumprod
-        self.sigma = {t: float(((1 - kept[t]) / kept[t]) ** 0.5) for t in (FIRST, *LATER)}
 
-    def seen(self, x0: Tensor, noise: Tensor, t: int) -> Tensor:
-        """What the network sees (B, 24, 32, 32) at step t, if it has said x0 (alike) before: at first, noise alone.
+def seen(x0: Tensor, noise: Tensor, t: int) -> Tensor:
+    """What the network sees (B, 24, 32, 32) at step t, if it has said x0 (alike) before: at first, noise alone.
 
-        Euler's method, step by step from nothing but noise, ends at (1 - sigma / sigma_first) x0 + sigma noise.
-        """
-        sigma = self.sigma[t]
-        return ((1 - sigma / self.sigma[FIRST]) * x0 + sigma * noise) / math.sqrt(sigma**2 + 1)
+    Euler's method, step by step from nothing but noise, ends at (1 - sigma / sigma_first) x0 + sigma noise.
+    """
+    return ((1 - SIGMA[t] / SIGMA[FIRST]) * x0 + SIGMA[t] * noise) / math.sqrt(SIGMA[t] ** 2 + 1)
 
 
 def predict(
@@ -254,7 +250,7 @@ class Painter(loop.Fit):
     ) -> None:
         """A share of batches, `later`, is of the steps after the first; `rate` is of the full learning rates."""
         super().__init__(unet, muon(unet, rate))
-        self.batches, self.batch, self.later, self.process = batches, batch, later, Process()
+        self.batches, self.batch, self.later = batches, batch, later
         for name, weight in unet.named_parameters():
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
                 weight.register_hook(deaf)
@@ -266,7 +262,7 @@ class Painter(loop.Fit):
 
     def first(self, drawn: Batch) -> Tensor:
         """What is seen at the first step (B, 24, 32, 32): noise alone."""
-        return self.process.seen(drawn.x0, drawn.noise, FIRST)
+        return seen(drawn.x0, drawn.noise, FIRST)
 
     def noisy(self, drawn: Batch, rng: np.random.Generator) -> tuple[Tensor, int]:
         """What is seen (B, 24, 32, 32) at the first step or a later one, and which step that is.
@@ -280,7 +276,7 @@ class Painter(loop.Fit):
         if rng.random() < SIMULATED:
             with torch.no_grad():
                 x0 = self.predict(drawn, self.first(drawn), FIRST)
-        return self.process.seen(x0, drawn.noise, t), t
+        return seen(x0, drawn.noise, t), t
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""

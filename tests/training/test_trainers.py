@@ -191,14 +191,14 @@ def test_processes_share_a_run(tmp_path: Path) -> None:
 
 def test_later_steps_look_like_the_samplers() -> None:
     """What the training shows the network at its steps is what the scheduler does."""
-    process, sampler = generator.Process(), generator.scheduler()
+    sampler = generator.scheduler()
     sampler.set_timesteps(4)
     assert tuple(sampler.timesteps.int().tolist()) == (generator.FIRST, *generator.LATER)
     noise, x0 = torch.randn(2, 4, CHANNELS, 8, 8)
     x = noise * sampler.init_noise_sigma
     for t in sampler.timesteps:
         seen = sampler.scale_model_input(x, t)
-        assert torch.allclose(process.seen(x0, noise, int(t)), seen, atol=1e-3)
+        assert torch.allclose(generator.seen(x0, noise, int(t)), seen, atol=1e-3)
         x = sampler.step(x0, t, x).prev_sample
     assert torch.allclose(x, x0, atol=1e-5)
 
@@ -215,7 +215,7 @@ def test_later_steps_begin_with_what_the_network_draws(
         learner.later = later
         x, t = learner.noisy(drawn, rng)
         assert (t == generator.FIRST) == (later == 0)
-        expected = learner.process.seen(torch.full_like(x, start), torch.zeros_like(x), t)
+        expected = generator.seen(torch.full_like(x, start), torch.zeros_like(x), t)
         assert float(x.mean()) == pytest.approx(float(expected.mean()), abs=0.5)
 
 
