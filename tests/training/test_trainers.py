@@ -64,6 +64,20 @@ def test_muon_learns_and_forgets_gradients() -> None:
     assert (resumed.muon_rate, resumed.adam_rate) == (0.05, 0.05)  # those that the run began with
 
 
+def test_muon_leaves_alone_what_is_known() -> None:
+    """By the same gradient, what learns gently moves a twentieth as far."""
+    net = nn.ModuleDict({"known": nn.Linear(16, 16), "new": nn.Linear(16, 16)})
+    optimiser = Muon(net.named_parameters(), 0.1, 0.1, weight_decay=0, gently=("known.",))
+    gradient = torch.randn(16, 16)
+    before = [layer.weight.detach().clone() for layer in net.values()]
+    for layer in net.values():
+        layer.weight.grad, layer.bias.grad = gradient.clone(), torch.zeros(16)
+    optimiser.step(1.0)
+    moves = [layer.weight.detach() - old for layer, old in zip(net.values(), before, strict=True)]
+    torch.testing.assert_close(20 * moves[0], moves[1], rtol=1e-3, atol=1e-4)
+    assert moves[1].norm() > 0.1
+
+
 def test_the_average_swaps_both_ways() -> None:
     """Swapping twice changes nothing."""
     parameter = nn.Parameter(torch.zeros(3))
