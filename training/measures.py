@@ -24,7 +24,7 @@ Floats = NDArray[np.floating[Any]]
 
 @torch.no_grad()
 def look(judge: DualEncoder, pictures: Pictures, batch: int = 64) -> Tensor:
-    """The judge's features (n, 64) of pictures."""
+    """The judge's features (n, 128) of pictures."""
     seen = [
         judge.pictures(torch.from_numpy(pictures[i : i + batch]).permute(0, 3, 1, 2).float() / 255)
         for i in range(0, len(pictures), batch)
@@ -73,7 +73,7 @@ def frechet(one: Floats, other: Floats) -> float:
 
 
 def feature_diversity(features: Tensor) -> float:
-    """1 - cosine between the judge's features of seeds (prompts, seeds, 64) of one prompt, mean over pairs."""
+    """1 - cosine between the judge's features of seeds (prompts, seeds, 128) of one prompt, mean over pairs."""
     x = torch.nn.functional.normalize(features, dim=-1)
     alike = x @ x.mT
     seeds = x.shape[1]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training import ablation, add, codes, decoder, diffusion, dmd2, generator, loop, measures, teacher
 from training.diffusion import SCHEDULE, STUDENT_STEPS, THINGS, World
-from training.judge import DualEncoder
+from training.judge import FEATURES, DualEncoder
 from training.latents import CHANNELS, GRID, Composer, Encoder, Scene
 
 WIDTHS = (16, 16, 16, 32, 32)
@@ -271,7 +271,7 @@ def test_the_table_measures_true_pictures_as_true(
     monkeypatch.setattr(composer, "cutout", half)
     truth = ablation.Truth(composer)
     pictures = truth.draw(0)
-    reference = np.random.default_rng(0).normal(size=(8, 64))
+    reference = np.random.default_rng(0).normal(size=(8, FEATURES))
     row = ablation.measure(pictures, DualEncoder(), truth, reference, measures.detail(pictures))
     assert row["background"]["share"] == 1
     assert row["PSNR"] > 25
