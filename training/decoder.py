@@ -114,7 +114,7 @@ def picture_loss(made: Tensor, true: Tensor, early: bool = False) -> Tensor:
 def load(path: Path | None = None) -> AutoencoderTiny:
     """The trained autoencoder (averaged weights)."""
     vae = build()
-    vae.load_state_dict(loop.weights(path or CHECKPOINT))
+    loop.fill(vae, path or CHECKPOINT)
     return vae
 
 

@@ -40,7 +40,7 @@ def assemble() -> StableDiffusionXLPipeline:
     unet, vae = sharpen.load() if sharpen.current() else (generator.latest(), decoder.latest())
     other = decoder.build()  # the VAE's encoder is trained apart: only that half of this one is used
     if encoder.CHECKPOINT.exists():
-        other.encoder.load_state_dict(loop.weights(encoder.CHECKPOINT))
+        loop.fill(other.encoder, encoder.CHECKPOINT)
         there = True
     else:
         there = decoder.shipped(other)

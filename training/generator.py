@@ -215,9 +215,8 @@ def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
 
 def load(path: Path | None = None) -> UNet2DConditionModel:
     """The trained UNet (averaged weights)."""
-    state = loop.weights(path or CHECKPOINT)
     unet = build()
-    unet.load_state_dict(state)
+    loop.fill(unet, path or CHECKPOINT)
     return unet
 
 

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from training.concepts import COLOUR_NAMES, CONCEPTS, NAMES
 from training.data import Bytes, read_json, render
 from training.latents import PALETTE
-from training.loop import Fit, run, weights
+from training.loop import Fit, fill, run
 from training.optim import Muon
 from training.paths import WORK
 
@@ -280,7 +280,7 @@ def train(
 def load(path: Path | None = None) -> DualEncoder:
     """The trained judge (averaged weights)."""
     judge = DualEncoder()
-    judge.load_state_dict(weights(path or CHECKPOINT))
+    fill(judge, path or CHECKPOINT)
     return judge.eval()
 
 

@@ -9,9 +9,11 @@ from a batch of its own, all take the step of their mean gradient. On a CPU that
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,10 +119,19 @@ def checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def weights(path: Path) -> dict[str, Tensor]:
-    """The averaged weights in the checkpoint of a `Fit`."""
-    state: dict[str, Tensor] = checkpoint(path)["learner"]["weights"]
-    return state
+@contextlib.contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """SystemExit where what is taken from the checkpoint at `path` does not fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SystemExit(f"{path} is of another network: delete it to begin anew\n{error}") from error
+
+
+def fill(network: nn.Module, path: Path) -> None:
+    """Give a network the averaged weights in the checkpoint of a `Fit`. SystemExit if it is not there or other."""
+    with fitting(path):
+        network.load_state_dict(checkpoint(path)["learner"]["weights"])
 
 
 def budget(learner: Learner, path: Path, steps: int | None, minutes: float) -> int:
@@ -157,7 +168,8 @@ def run(
     if path.exists():
         state = checkpoint(path)
         start, curves = int(state["step"]), state["curves"]
-        learner.load_state_dict(state["learner"])
+        with fitting(path):
+            learner.load_state_dict(state["learner"])
         if start:
             over = f", the last; --steps {2 * start}, say, would go on" if start >= steps else ""
             tqdm.write(f"{path.stem}: resumed at step {start}{over}")

@@ -257,7 +257,7 @@ def accuracy(
 def load(path: Path | None = None) -> CLIPTextModelWithProjection:
     """The trained encoder (averaged weights)."""
     model = build(load_tokenizer())
-    model.load_state_dict(loop.weights(path or CHECKPOINT))
+    loop.fill(model, path or CHECKPOINT)
     return model.eval()
 
 

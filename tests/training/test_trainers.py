@@ -267,6 +267,22 @@ def test_a_run_that_is_resumed_ends_with_the_same_weights(
         assert all(torch.equal(whole[name], parts[name]) for name in whole) == alike
 
 
+def test_a_checkpoint_of_another_network_is_told(tmp_path: Path) -> None:
+    """Where weights are taken and where a run goes on: which file, and what to do."""
+
+    def fit(width: int) -> loop.Fit:
+        net = nn.Linear(width, width)
+        return loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
+
+    path = tmp_path / "judge.pt"
+    torch.save({"step": 1, "steps": 2, "curves": [], "learner": fit(16).state_dict()}, path)
+    loop.fill(nn.Linear(16, 16), path)
+    other: Any = fit(17)
+    for take in (lambda: loop.fill(other.network, path), lambda: loop.run(other, 2, path)):
+        with pytest.raises(SystemExit, match=r"judge\.pt is of another network: delete it"):
+            take()
+
+
 def test_minutes_are_told_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured without leaving a trace; what is given, or was begun with, comes first."""
     now = itertools.count(0, 30.0)
