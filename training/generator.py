@@ -3,7 +3,7 @@
 There is no teacher: the picture for a code, a crop and a noise is known (`latents.Composer`), so one step is plain
 regression, and blur is what it has to fight. Three things help: the crop says where the thing stands and the noise
 paints only the background (`latents.washes`, which convolutions can read off it), up to a third of the codes are
-the text encoder's own (`Reader`), and the loss is mostly absolute, not squared.
+the text encoder's own (`Reader`), and the loss asks for what is seen, mostly absolutely (`perception`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from training.latents import (
 )
 from training.optim import Muon, adopt
 from training.paths import SHIPPED, WORK
+from training.perception import Distance
 
 CHECKPOINT = WORK / "generator.pt"
 WIDTHS = (64, 96, 160, 160, 160)
@@ -197,11 +198,6 @@ def predict(
     return clean
 
 
-def latent_loss(made: Tensor, true: Tensor) -> Tensor:
-    """Distance of latents (B, 24, 32, 32), mostly absolute: a squared one alone blurs."""
-    return F.l1_loss(made, true) + 0.5 * F.mse_loss(made, true)
-
-
 def muon(unet: UNet2DConditionModel, factor: float = 1.0) -> Muon:
     """Muon for the convolutions and the blocks' projections, AdamW for both ends and the embeddings."""
     return Muon(
@@ -253,6 +249,7 @@ class Painter(loop.Fit):
         for name, weight in unet.named_parameters():
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
                 weight.register_hook(deaf)
+        self.distance = Distance(batches.encoder.matrix).to(batches.device)
         self.predictor = unet if batches.device == "cpu" else torch.compile(unet)
 
     def predict(self, drawn: Batch, x: Tensor, t: int) -> Tensor:
@@ -283,7 +280,7 @@ class Painter(loop.Fit):
         drawn = drawn.to(self.batches.device)
         x, t = self.noisy(drawn, rng)
         made, x0 = self.predict(drawn, x, t), drawn.x0
-        self.learn(latent_loss(made, x0), index, fraction)
+        self.learn(self.distance(made, x0), index, fraction)
         errors = (made.detach() - x0).abs().mean((1, 2, 3))
         if t == FIRST:
             self.batches.learnt(targets, errors)

@@ -21,7 +21,7 @@ from training import decoder, generator, loop
 from training.batches import Batches
 from training.data import SMALL, load_art
 from training.decoder import SCALING, picture_loss
-from training.generator import Painter, latent_loss
+from training.generator import Painter
 from training.latents import PATCH, PLACED, Composer, Encoder, grounds, washes
 from training.paths import WORK
 
@@ -77,7 +77,7 @@ class Both:
         backgrounds = washes(drawn.noise.cpu(), palette)
         drawn = drawn.to(batches.device)
         made = self.painter.predict(drawn, *self.painter.noisy(drawn, rng))
-        latent = latent_loss(made, drawn.x0)
+        latent = self.painter.distance(made, drawn.x0)
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
         true = true.to(batches.device)
         with torch.autocast(torch.device(batches.device).type, torch.bfloat16):
