@@ -136,7 +136,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed clients/python/pyproject.toml
-	@echo "installing the tools for tests, benchmarks and training: about 100 MB to download"
+	@echo "installing the tools for tests, benchmarks and training: about 140 MB to download"
 	$(PIP) -e ".[dev,train,bench]" -e clients/python
 	@touch $@
 

@@ -47,7 +47,10 @@ class Distance(nn.Module):
         self.eye.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
     def forward(self, made: Tensor, true: Tensor) -> Tensor:
-        """Mostly absolute, since a squared one alone blurs; the eye looks at the second half of the batch."""
+        """A scalar, mostly absolute, since a squared one alone blurs.
+
+        The eye looks at the second half of the batch, at an edge of `EDGES` that torch's generator chooses.
+        """
         error, half = made - true, len(made) // 2
         latents = ((error.abs() + 0.5 * error.pow(2)) * self.weights).mean()
         edge = EDGES[int(torch.randint(len(EDGES), ()))]
@@ -65,7 +68,10 @@ class Distance(nn.Module):
         return small.contiguous(memory_format=torch.channels_last)
 
     def maps(self, pictures: Tensor) -> list[Tensor]:
-        """The eye's features at a half to a thirty-second of the edge: the last at each width."""
+        """The eye's features (B, C, h, w) of pictures (B, 3, edge, edge), h a half to a thirty-second of the edge.
+
+        The last at each of five sizes.
+        """
         eye, maps = self.eye, list[Tensor]()
         x = eye._swish(eye._bn0(eye._conv_stem(pictures)))
         for block in eye._blocks:
