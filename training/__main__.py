@@ -25,6 +25,7 @@ commands, in the order of `all`:
   export     judge the result; put it in place of the shipped weights unless it is worse
   lexicon    find out by WordNet and MiniLM what further words mean; writes lexicon.tsv, which is kept
              (npm, pip; needs `pip install wordfreq==3.1.1`)
+  spelling   find out which words slips are put right to; writes spelling.json, which is kept (npm)
   evaluate   judge the shipped weights: figures and contact sheets
   all        data to export, dividing --minutes between the trainers
 
@@ -110,9 +111,9 @@ def main() -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "command", choices=["data", *SHARES, "lexicon", "export", "evaluate", "all", "examine", *MUSE, *STUDY]
-    )
+    words = ("lexicon", "spelling")
+    judged = ("export", "evaluate", "all", "examine")
+    parser.add_argument("command", choices=["data", *SHARES, *words, *judged, *MUSE, *STUDY])
     parser.add_argument(
         "--minutes", type=float, help="active minutes (default: see above; for `all` their sum)"
     )
@@ -158,6 +159,10 @@ def main() -> None:
         from training import lexicon
 
         lexicon.make()
+    if args.command == "spelling":
+        from training import spelling
+
+        spelling.make()
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

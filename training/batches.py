@@ -180,7 +180,7 @@ class Batches:
         return parts[:, 0] + torch.einsum("bphw,bpchw->bchw", backgrounds, parts[:, 1:])
 
     def learnt(self, targets: list[codes.Target], errors: Tensor) -> None:
-        """Remember how well things were drawn, mean absolute `errors` (B,): the worst come more often."""
+        """Remember how far from right things were drawn, `errors` (B,): the worst come more often."""
         for target, error in zip(targets, errors.tolist(), strict=True):
             errors_of = self.errors[int(bool(target.group))]
             for thing in target.things:

@@ -15,7 +15,7 @@ from diffusers import StableDiffusionXLPipeline
 from numpy.typing import NDArray
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from training import codes, text
+from training import codes, spelling, text
 from training.captions import Captions
 from training.codes import HELD_BACKGROUNDS, HELD_COLOURS, HELD_STYLES, WHITE, Placed, Target, is_natural
 from training.concepts import COLOUR_NAMES, CONCEPTS, INDEX, NAMES
@@ -86,10 +86,11 @@ def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str,
     model, tokenizer = pipeline.text_encoder_2, pipeline.tokenizer_2
     result: dict[str, Any] = {}
 
-    def share(name: str, texts: list[str]) -> None:
+    def share(name: str, texts: list[str], meant: list[str] | None = None) -> None:
         if len(texts) > MANY:
             texts = [texts[i] for i in sorted(np.random.default_rng(0).permutation(len(texts))[:MANY])]
-        result[name] = {"n": len(texts), **text.accuracy(model, tokenizer, texts, [parse(t) for t in texts])}
+        targets = [parse(t) for t in meant or texts]
+        result[name] = {"n": len(texts), **text.accuracy(model, tokenizer, texts, targets)}
         model.eval()
 
     share("fresh captions", Captions(99).batch(count)[0])
@@ -101,7 +102,10 @@ def reading(pipeline: StableDiffusionXLPipeline, count: int = 2000) -> dict[str,
     share("several things", [caption for caption in Captions(98).batch(count)[0] if parse(caption).group])
     share("words of the lexicon", sorted(KINDS))
     share("rare words never met", [str(word).lower() for word in stream.rng.choice(rare, 300, replace=False)])
-    share("one slip", [stream.slip(f"a {stream.thing()}") for _ in range(300)])
+    named = [(thing := f"a {stream.thing()}", stream.slip(thing)) for _ in range(300)]
+    meant, slipped = ([pair[i] for pair in named] for i in (0, 1))
+    share("one slip", slipped)
+    share("the same, as the server puts it right", list(map(spelling.load().correct, slipped)), meant)
     known = keywords()
     tagged = [(word, i) for i, concept in enumerate(CONCEPTS) for word in known.get(concept.art, [])]
     things = Counter(word for word, _ in tagged)

@@ -13,7 +13,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-from training import decoder, encoder, generator, loop, sharpen, text
+from onestroke.pipelines.spelling import FILE
+from training import decoder, encoder, generator, loop, sharpen, spelling, text
 from training.concepts import CONCEPTS
 from training.paths import HERE, SHIPPED, WORK
 from training.phrases import KINDS, KINDS_PLURALS
@@ -122,6 +123,7 @@ def points(report: dict[str, Any]) -> float:
 _YARDSTICK = """
 things.tsv lexicon.tsv lexicon_by_hand.tsv untaught.tsv concepts.py keywords.py phrases.py grammar.py frames.py
 captions.py codes.py looks.npy data.py latents.py measures.py truth.py text.py drawings.py evaluate.py
+spelling.py spelling.json
 """
 YARDSTICK = _YARDSTICK.split()
 """Files that say what is asked of an edition, and what is right."""
@@ -160,6 +162,7 @@ def export(quick: bool = False, force: bool = False) -> None:
     """Assemble, judge, and replace the shipped edition unless it was better."""
     candidate = WORK / "candidate"
     save(assemble(), candidate)
+    shutil.copy(spelling.LISTS, candidate / FILE)
     out = WORK / "evaluation"
     report = judge(candidate, out, quick)
     if not force and (before := shipped(quick)) and points(report) < points(before) - 0.1:

@@ -280,13 +280,13 @@ class Painter(loop.Fit):
         drawn = drawn.to(self.batches.device)
         x, t = self.noisy(drawn, rng)
         made, x0 = self.predict(drawn, x, t), drawn.x0
-        self.learn(self.distance(made, x0), index, fraction)
-        errors = (made.detach() - x0).abs().mean((1, 2, 3))
+        loss, seen = self.distance(made, x0)
+        self.learn(loss, index, fraction)
         if t == FIRST:
-            self.batches.learnt(targets, errors)
+            self.batches.learnt(targets[-len(seen) :], seen)
         # What comes often must be one thing in all processes, or a resumed run would go on otherwise.
         loop.all_reduce_mean([torch.from_numpy(self.batches.errors)])
-        return {"l1": float(errors.mean())}
+        return {"l1": float((made.detach() - x0).abs().mean()), "seen": float(seen.mean())}
 
     def state_dict(self) -> dict[str, Any]:
         """See `loop.Learner`."""

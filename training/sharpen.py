@@ -77,7 +77,7 @@ class Both:
         backgrounds = washes(drawn.noise.cpu(), palette)
         drawn = drawn.to(batches.device)
         made = self.painter.predict(drawn, *self.painter.noisy(drawn, rng))
-        latent = self.painter.distance(made, drawn.x0)
+        latent, _ = self.painter.distance(made, drawn.x0)
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
         true = true.to(batches.device)
         with torch.autocast(torch.device(batches.device).type, torch.bfloat16):

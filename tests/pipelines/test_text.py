@@ -7,6 +7,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from onestroke.pipelines.pipeline import Pipeline
+from onestroke.pipelines.spelling import Spelling
 from onestroke.pipelines.text import without_last_layer
 
 PROMPTS = ["", "a cat", "A  Cat!", "naïve 猫 🐈", "one two three four five", "x" * 13, "x" * 14, "x" * 15]
@@ -24,6 +25,19 @@ def test_tokens_are_the_tokenizers_own(pipeline32: Pipeline, prompt: str) -> Non
 def test_a_prompt_past_the_encoders_length_is_reported_as_truncated(pipeline32: Pipeline) -> None:
     assert not pipeline32.text.tokenize("x" * 14).truncated
     assert pipeline32.text.tokenize("x" * 15).truncated
+
+
+def test_slips_are_put_right_before_anything_is_read(
+    pipeline32: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = pipeline32.text
+    slipped = text.tokenize("a catt.")
+    monkeypatch.setattr(text, "spelling", Spelling(["cat"], []))
+    right, meant = text.tokenize("a catt."), text.tokenize("a cat.")
+    assert right.prompt == meant.prompt == "a cat."  # and so they share what is cached
+    for ids, same, others in zip(right.ids, meant.ids, slipped.ids, strict=True):
+        assert torch.equal(ids, same)
+        assert not torch.equal(ids, others)
 
 
 @torch.inference_mode()

@@ -239,6 +239,26 @@ def painter(composer: Composer, encoder: Encoder) -> generator.Painter:
     return generator.Painter(generator.build((32, 32, 64, 64, 64)), Batches(composer, encoder), 2)
 
 
+def test_what_the_eye_sees_says_what_comes_often(
+    composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the pictures that it looked at, the second half, and of no others."""
+    learner = painter(composer, encoder)
+    learner.batch, learner.later = 4, 0
+    rng, before = np.random.default_rng(3), learner.batches.errors.copy()
+    drawn, targets = learner.batches.draw(4, rng)
+    monkeypatch.setattr(learner.batches, "draw", lambda *_: (drawn, targets))
+    monkeypatch.setattr(
+        learner, "distance", lambda made, true: ((made - true).abs().mean(), torch.tensor([7.0, 9.0]))
+    )
+    assert learner.step(0, 0.0, rng)["seen"] == 8
+    for target, error in zip(targets, (None, None, 7.0, 9.0), strict=True):
+        for thing in target.things:
+            place = int(bool(target.group)), thing.concept
+            told = before[place] if error is None else 0.8 * before[place] + 0.2 * error
+            assert learner.batches.errors[place] == pytest.approx(told)
+
+
 def test_a_run_that_is_resumed_ends_with_the_same_weights(
     tmp_path: Path, composer: Composer, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

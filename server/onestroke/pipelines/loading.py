@@ -256,6 +256,7 @@ def assemble(
         cache_bytes=levers.prompt_cache << 20,
         recorder=recorder,
         project=project or _as_it_is,
+        spelling=parts.spelling,
     )
 
     def decoder(vae: Any) -> Decoder:

@@ -42,6 +42,7 @@ from onestroke.pipelines.control import check_control
 from onestroke.pipelines.lora import lora_file, read_lora
 from onestroke.pipelines.memory import WORKING_SPACE, check_memory
 from onestroke.pipelines.rows import Progress
+from onestroke.pipelines.spelling import Spelling, read_spelling
 
 VAE_KINDS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
@@ -58,6 +59,7 @@ class Parts(NamedTuple):
     tokenizers: tuple[Any, ...]
     scheduler: dict[str, Any]
     options: dict[str, Any]
+    spelling: Spelling | None = None
     controls: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -178,6 +180,7 @@ def _from_folder(spec: ModelSpec, folder: Path, dtype: torch.dtype, progress: Pr
         ),
         scheduler=read_json(folder / SCHEDULER),
         options=_options(index),
+        spelling=read_spelling(folder),
     )
 
 

@@ -16,10 +16,12 @@ import torch
 
 from onestroke.pipelines.cache import ByteCache
 from onestroke.pipelines.graphs import Graphed, Recorder
+from onestroke.pipelines.spelling import Spelling
 
 
 class Tokens(NamedTuple):
-    """A tokenized prompt: `ids` holds one int64 tensor (length,) per text encoder, padded to its length."""
+    """A tokenized prompt, as it is read: `ids` holds one int64 tensor (length,) per text encoder, padded to its
+    length."""
 
     prompt: str
     ids: tuple[torch.Tensor, ...]
@@ -47,6 +49,7 @@ class TextEncoder:
     last but one, which is the first CLIP's last where `without_last_layer` has spared the rest.
     `project` is what the UNet makes of the text before its own work (see attention.KeysAndValues); embeddings hold
     what comes out of it.
+    `spelling` puts slips right before anything is read, for encoders that know few words.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class TextEncoder:
         cache_bytes: int,
         recorder: Recorder | None = None,
         project: Callable[[torch.Tensor], torch.Tensor],
+        spelling: Spelling | None = None,
     ) -> None:
         self.tokenizers = tuple(tokenizers)
         self.encoders = tuple(encoders)
         self.reads = tuple(reads)
         self.bucket = bucket
+        self.spelling = spelling
         self._project = project
         self.cache: ByteCache[Embedding] = ByteCache(cache_bytes)
         self.graphed = Graphed(self._embed, buckets=(bucket,), device=encoders[0].device, recorder=recorder)
@@ -72,6 +77,8 @@ class TextEncoder:
 
     def tokenize(self, prompt: str) -> Tokens:
         """`prompt` as each encoder reads it, cut and padded to its length."""
+        if self.spelling:
+            prompt = self.spelling.correct(prompt)
         ids, truncated = [], False
         with self._lock:
             for tokenizer in self.tokenizers:
