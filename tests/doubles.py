@@ -129,7 +129,7 @@ class FakeLink:
             else:
                 data = self.requests[row].prompt.encode()
                 self.scheduler.on_reply(
-                    self, PictureDone(row, data, False, len(order.step), 0.001, 0.001, 0.001, 0.0005)
+                    self, PictureDone(row, data, False, None, len(order.step), 0.001, 0.001, 0.001, 0.0005)
                 )
         self.scheduler.on_reply(self, PassDone(order.id, samples))
 
@@ -153,6 +153,7 @@ class FakeRow:
     id: int
     request: GenerationRequest
     truncated: bool = False
+    revised_prompt: str | None = None
     error: Exception | None = None
 
 
@@ -162,7 +163,10 @@ class FakeStepped:
 
 
 class FakeEngine:
-    """Draws a plain colour. Words in a prompt make it misbehave: crash, hang, lost, boom, nan, refuse, slow."""
+    """Draws a plain colour. Words in a prompt make it misbehave: crash, hang, lost, boom, nan, refuse, slow.
+
+    It puts elphants right.
+    """
 
     device = "fake"
     dtype = "float32"
@@ -171,7 +175,9 @@ class FakeEngine:
     def prepare(self, row_id: int, request: GenerationRequest) -> FakeRow:
         if "refuse" in request.prompt:
             raise InvalidRequest("refused while preparing", "prompt")
-        return FakeRow(row_id, request, truncated=len(request.prompt) > 200)
+        right = request.prompt.replace("elphant", "elephant")
+        revised = right if right != request.prompt else None
+        return FakeRow(row_id, request, truncated=len(request.prompt) > 200, revised_prompt=revised)
 
     def encode(self, rows: Sequence[FakeRow]) -> None:
         pass

@@ -150,6 +150,8 @@ function onPause() {
   remember();
   if (!isCurrent()) return;
   keep();
+  // Not before: half a word that is put right is no word.
+  if (easel.shown.revisedPrompt) voice.say("note", `Read as “${easel.shown.revisedPrompt}”.`);
   voice.announce(`Picture of ${easel.shown.prompt}`);
 }
 

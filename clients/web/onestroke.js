@@ -72,6 +72,7 @@
  * @property {number} width
  * @property {number} height
  * @property {boolean} truncated the prompt was longer than the model reads, and was cut
+ * @property {string|undefined} revisedPrompt how the prompt was read, where slips in it were put right
  * @property {boolean} latest nothing newer has been typed
  * @property {number} typedAt when its key was pressed, on the clock of performance.now()
  * @property {TypeOptions|undefined} options what it was asked for with, unless that was 64 keys ago
@@ -501,6 +502,7 @@ export class OnestrokeStream extends EventTarget {
       width: header.width,
       height: header.height,
       truncated: header.truncated === true,
+      revisedPrompt: header.revised_prompt ?? undefined,
       latest: !this.lagging,
       typedAt,
       options,

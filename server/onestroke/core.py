@@ -195,11 +195,12 @@ class Picture:
     """A finished picture: encoded bytes and what is worth saying about them.
 
     `batch_size` is the number of rows in the pass that stepped it last; `truncated` says that the prompt was
-    longer than the text encoder reads and was cut.
+    longer than the text encoder reads and was cut, `revised_prompt` how it was read where slips were put right.
     """
 
     request: GenerationRequest
     data: bytes
     truncated: bool
+    revised_prompt: str | None
     batch_size: int
     timings: Timings

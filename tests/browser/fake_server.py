@@ -197,6 +197,7 @@ class Session:
             "prompt": prompt,
             "model": request.get("model", self.server.behaviour.model["name"]),
             "truncated": len(prompt) > self.server.behaviour.truncate_after,
+            "revised_prompt": prompt.replace("elphant", "elephant") if "elphant" in prompt else None,
             "timings": {"queue": 0.1, "encode": 1.0, "step": 5.0, "decode": 3.0, "image": 1.0},
             "batch_size": 1,
         }

@@ -531,6 +531,15 @@ def test_a_truncated_prompt_is_flagged(page: Any, fake: FakeServer) -> None:
     page.locator("#notice").get_by_text("was cut").wait_for()
 
 
+def test_a_slip_that_was_put_right_is_said_once_typing_pauses(page: Any, fake: FakeServer) -> None:
+    type_words(page, "red elphant")
+    shows(page, "red elphant")
+    page.locator("#notice").get_by_text("Read as “red elephant”.").wait_for()
+    type_words(page, " hat")
+    shows(page, "red elphant hat")
+    page.locator("#notice").get_by_text("Read as “red elephant hat”.").wait_for()
+
+
 def test_a_broken_picture_is_said(page: Any, fake: FakeServer) -> None:
     fake.draw = lambda *_: b"not a picture"
     type_words(page, "c")

@@ -51,6 +51,18 @@ async def test_pictures_follow_the_keys_and_end_with_the_last_prompt(double_serv
     assert len({picture.seed for picture in pictures}) == 1
 
 
+async def test_how_a_prompt_was_read_is_told(double_server: Server) -> None:
+    async with AsyncClient(double_server.url) as client, client.stream() as stream:
+        for drawn in (
+            await stream.draw("an elphant, né à 東京"),
+            await client.generate("an elphant, né à 東京"),
+        ):
+            assert drawn.prompt == "an elphant, né à 東京"
+            assert drawn.revised_prompt == "an elephant, né à 東京"
+        for drawn in (await stream.draw("a hen"), await client.generate("a hen")):
+            assert drawn.revised_prompt is None
+
+
 async def test_draw_waits_for_its_own_picture(double_server: Server) -> None:
     async with AsyncClient(double_server.url) as client, client.stream(format="png", seed=3) as stream:
         picture = await stream.draw("a hen", size="512x512", seed=9)

@@ -97,6 +97,19 @@ async def test_a_four_step_row_and_one_step_keys_share_passes(server: Server) ->
     assert after > before
 
 
+async def test_slips_are_put_right_and_told(server: Server) -> None:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+
+        async def draw(prompt: str) -> httpx.Response:
+            query = {"prompt": prompt, "seed": 5, "format": "png"}
+            return (await client.get("/v1/generate", params=query)).raise_for_status()
+
+        slipped, right = await draw("a purpel elphant"), await draw("a purple elephant")
+    assert slipped.headers["x-revised-prompt"] == "a%20purple%20elephant"
+    assert "x-revised-prompt" not in right.headers
+    assert (pixels(slipped.content) == pixels(right.content)).all()
+
+
 async def test_a_prompt_past_the_encoders_length_is_drawn_and_said(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         answer = await client.get("/v1/generate", params={"prompt": "a fox " * 200})

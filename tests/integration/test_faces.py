@@ -43,6 +43,11 @@ def test_the_sdk_draws(sdk: openai.OpenAI) -> None:
     assert (answer.output_format, answer.size) == ("png", "512x512")
 
 
+def test_a_revised_prompt_is_told_as_the_sdk_expects_it(sdk: openai.OpenAI) -> None:
+    pictures = [sdk.images.generate(prompt=prompt, model="embedded").data for prompt in ("an elphant", "a hen")]
+    assert [picture[0].revised_prompt for picture in pictures if picture] == ["an elephant", None]
+
+
 def test_n_pictures_have_rising_seeds_and_ride_one_batch(sdk: openai.OpenAI) -> None:
     answer = sdk.images.generate(prompt="foxes", n=10, extra_body={"seed": 40})
     assert answer.data is not None

@@ -317,7 +317,7 @@ async def test_stale_answers_of_a_dead_incarnation_are_dropped() -> None:
     ticket = bulk(scheduler)
     first.kill("killed")
     FakeLink(scheduler).start()
-    scheduler.on_reply(first, PictureDone(ticket.row.id, b"stale", False, 1, 0, 0, 0, 0))
+    scheduler.on_reply(first, PictureDone(ticket.row.id, b"stale", False, None, 1, 0, 0, 0, 0))
     scheduler.on_reply(first, PassDone(1, ()))
     scheduler.on_lost(first, "again")
     assert (await ticket.picture).data == b"a fox"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Required, TypedDict
+from urllib.parse import unquote
 
 import httpx
 
@@ -86,7 +87,8 @@ class Picture:
     """`data` is the file's bytes; the same request with `seed` draws it again.
 
     `timings` are the server's, in milliseconds: queue, encode, step, decode, image. `truncated` says that the
-    prompt was longer than the model reads. `batch_size` is how many rows shared its last pass.
+    prompt was longer than the model reads, `revised_prompt` how it was read where slips in it were put right.
+    `batch_size` is how many rows shared its last pass.
     """
 
     data: bytes = field(repr=False)
@@ -99,6 +101,7 @@ class Picture:
     timings: Mapping[str, float]
     truncated: bool
     batch_size: int
+    revised_prompt: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -134,6 +137,7 @@ def from_response(prompt: str, response: httpx.Response) -> Picture:
             timings=_timings(headers["server-timing"]),
             truncated=headers["x-prompt-truncated"] == "true",
             batch_size=int(headers["x-batch-size"]),
+            revised_prompt=unquote(headers["x-revised-prompt"]) if "x-revised-prompt" in headers else None,
         )
     except (KeyError, ValueError) as error:
         raise DrawingFailed(f"not an Onestroke server's answer: {error}") from error
@@ -160,7 +164,9 @@ def from_binary(message: bytes) -> tuple[int, Picture]:
         "truncated",
         "batch_size",
     )
-    return header["seq"], Picture(data=message[4 + length :], **{name: header[name] for name in names})
+    given = {name: header[name] for name in names}
+    picture = Picture(data=message[4 + length :], revised_prompt=header.get("revised_prompt"), **given)
+    return header["seq"], picture
 
 
 def to_binary(header: Mapping[str, Any], data: bytes) -> bytes:

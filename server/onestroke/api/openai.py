@@ -211,11 +211,12 @@ def _model(context: Context, spec: ModelSpec) -> dict[str, Any]:
 
 
 def _datum(picture: Picture) -> dict[str, Any]:
-    return {
+    datum = {
         "b64_json": base64.b64encode(picture.data).decode(),
         "seed": picture.request.seed,
         "truncated": picture.truncated,
     }
+    return datum if picture.revised_prompt is None else {**datum, "revised_prompt": picture.revised_prompt}
 
 
 def _said(asked: GenerationRequest) -> dict[str, Any]:

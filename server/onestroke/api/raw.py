@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -111,6 +112,8 @@ def headers_of(picture: Picture, asked: Generate) -> dict[str, str]:
         "Server-Timing": ", ".join(f"{name};dur={value}" for name, value in timings.items()),
         "Cache-Control": "no-store" if asked.seed is None else "private, max-age=3600",
     }
+    if picture.revised_prompt is not None:
+        headers["X-Revised-Prompt"] = quote(picture.revised_prompt)  # a header is Latin-1, a prompt is not
     if request.image:
         headers["X-Steps-Taken"] = str(request.steps_taken)
     for name, size in resized(request).items():

@@ -376,6 +376,7 @@ class Conversation:
             "steps": request.steps,
             **resized(request),
             "truncated": picture.truncated,
+            "revised_prompt": picture.revised_prompt,
             "batch_size": picture.batch_size,
             "timings": picture.timings.milliseconds(),
         }

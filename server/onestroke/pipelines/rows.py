@@ -78,6 +78,11 @@ class Row:
         return self.tokens.truncated
 
     @property
+    def revised_prompt(self) -> str | None:
+        """The prompt as the text encoder reads it, None where that is as it was given."""
+        return self.tokens.prompt if self.tokens.prompt != self.request.prompt else None
+
+    @property
     def finished(self) -> bool:
         return self.step >= len(self.table)
 

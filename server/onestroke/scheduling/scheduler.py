@@ -468,7 +468,8 @@ class Scheduler:
             queue=max(0.0, self.now - row.accepted - inside),
             encode=reply.encode, step=reply.step, decode=reply.decode, image=reply.image,
         )  # fmt: skip
-        self._finish(row, Picture(row.request, reply.data, reply.truncated, reply.batch_size, timings))
+        done = reply.data, reply.truncated, reply.revised_prompt, reply.batch_size
+        self._finish(row, Picture(row.request, *done, timings))
 
     def _finish(self, row: Row, outcome: Picture | OnestrokeError) -> None:
         """Answer a ticket, once; rows that a worker is busy with leave it when their pass ends."""

@@ -38,11 +38,16 @@ class WorkerConfig:
 
 
 class EngineRow(Protocol):
-    """A row's state on the device; `truncated` says that its prompt was cut to the encoder's length."""
+    """A row's state on the device.
+
+    `truncated` says that its prompt was cut to the encoder's length, `revised_prompt` how it is read, unless it is
+    read as it was given.
+    """
 
     id: int
     request: GenerationRequest
     truncated: bool
+    revised_prompt: str | None
     error: Exception | None
 
 

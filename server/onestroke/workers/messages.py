@@ -111,6 +111,7 @@ class PictureDone:
     row: int
     data: bytes
     truncated: bool
+    revised_prompt: str | None
     batch_size: int
     encode: float
     step: float

@@ -234,6 +234,7 @@ class WorkerProcess:
             row.id,
             data,
             row.truncated,
+            row.revised_prompt,
             batch_size,
             self._encode_seconds.get(row.id, 0.0),
             self._step_seconds.get(row.id, 0.0),

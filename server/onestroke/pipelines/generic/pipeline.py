@@ -32,6 +32,7 @@ class WholeRow:
     id: int
     request: GenerationRequest
     truncated: bool = False
+    revised_prompt: None = None
     pixels: Pixels | None = None
     error: OnestrokeError | None = None
 

@@ -64,6 +64,7 @@ class MuseRow:
     image: Pixels | None = None
     mask: Mask | None = None
     error: OnestrokeError | None = None
+    revised_prompt: None = None
 
     @property
     def truncated(self) -> bool:
