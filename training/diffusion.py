@@ -24,7 +24,7 @@ from training.codes import HELD_BACKGROUNDS, WHITE, Target
 from training.concepts import COLOUR_NAMES, INDEX
 from training.data import load_art
 from training.latents import CHANNELS, CROPS, EDGE, GRID, PLACED, Composer, Encoder, grounds, washes
-from training.loop import checkpoint
+from training.loop import checkpoint, fitting
 from training.optim import Average
 
 _NAMES = """
@@ -243,7 +243,8 @@ def load(path: Path) -> UNet2DConditionModel:
     """The averaged weights of a teacher's or a student's checkpoint."""
     state = checkpoint(path)["learner"]
     unet = generator.build()
-    unet.load_state_dict(state["live"])
+    with fitting(path):
+        unet.load_state_dict(state["live"])
     with torch.no_grad():
         for parameter, mean in zip(unet.parameters(), state["average"]["mean"], strict=True):
             parameter.copy_(mean)

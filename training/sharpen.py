@@ -126,8 +126,10 @@ def train(
 
 def load(path: Path | None = None) -> tuple[UNet2DConditionModel, AutoencoderTiny]:
     """Both, as trained (averaged weights)."""
-    state = loop.checkpoint(path or CHECKPOINT)["learner"]
+    path = path or CHECKPOINT
+    state = loop.checkpoint(path)["learner"]
     unet, vae = generator.build(), decoder.build()
-    unet.load_state_dict(state["generator"]["weights"])
-    vae.load_state_dict(state["decoder"]["weights"])
+    with loop.fitting(path):
+        unet.load_state_dict(state["generator"]["weights"])
+        vae.load_state_dict(state["decoder"]["weights"])
     return unet, vae

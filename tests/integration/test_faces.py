@@ -44,7 +44,9 @@ def test_the_sdk_draws(sdk: openai.OpenAI) -> None:
 
 
 def test_a_revised_prompt_is_told_as_the_sdk_expects_it(sdk: openai.OpenAI) -> None:
-    pictures = [sdk.images.generate(prompt=prompt, model="embedded").data for prompt in ("an elphant", "a hen")]
+    pictures = [
+        sdk.images.generate(prompt=prompt, model="embedded").data for prompt in ("an elphant", "a hen")
+    ]
     assert [picture[0].revised_prompt for picture in pictures if picture] == ["an elephant", None]
 
 

@@ -19,7 +19,19 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from training import codes, decoder, export, generator, latents, listening, looks, loop, sharpen, text
+from training import (
+    codes,
+    decoder,
+    diffusion,
+    export,
+    generator,
+    latents,
+    listening,
+    looks,
+    loop,
+    sharpen,
+    text,
+)
 from training import encoder as vae_encoder
 from training.batches import Batches
 from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
@@ -301,6 +313,16 @@ def test_a_checkpoint_of_another_network_is_told(tmp_path: Path) -> None:
     for take in (lambda: loop.fill(other.network, path), lambda: loop.run(other, 2, path)):
         with pytest.raises(SystemExit, match=r"judge\.pt is of another network: delete it"):
             take()
+
+
+@pytest.mark.parametrize("load", [sharpen.load, diffusion.load])
+def test_so_is_one_of_two_networks_or_of_the_study(load: Any, tmp_path: Path) -> None:
+    """Whoever reads a checkpoint says which file it is."""
+    other = {"weights": {}, "live": {}}
+    path = tmp_path / "other.pt"
+    torch.save({"learner": {**other, "generator": other, "decoder": other}}, path)
+    with pytest.raises(SystemExit, match=r"other\.pt is of another network: delete it"):
+        load(path)
 
 
 def test_minutes_are_told_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,9 +245,8 @@ def train(
 def load(pictures: Pictures, path: Path | None = None) -> VQModel:
     """The trained model."""
     path = path or CHECKPOINT
-    if not path.exists():
-        raise SystemExit("no image tokens yet: run `python -m training muse` first")
-    learner = Learner(build(), pictures)
-    learner.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["learner"])
+    learner, state = Learner(build(), pictures), loop.checkpoint(path)["learner"]
+    with loop.fitting(path):
+        learner.load_state_dict(state)
     learner.average.swap()
     return learner.vq.eval()
