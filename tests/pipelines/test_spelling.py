@@ -69,8 +69,8 @@ def test_a_beginning_with_a_slip_in_it_becomes_the_beginning_without(spelling: S
 
 def test_slips_keep_the_first_letter_and_never_are_the_word() -> None:
     near = list(slips("tiger"))
-    assert {"tger", "tigger", "toger", "itger", "tigre", "tigerx"} - set(near) == {"itger"}
-    assert "tiger" not in near
+    assert {"tger", "tigger", "toger", "tigre", "tigerx"} <= set(near)
+    assert all(slip[0] == "t" and slip != "tiger" for slip in near)
 
 
 def test_words_sound_alike() -> None:
