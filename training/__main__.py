@@ -22,6 +22,7 @@ commands, in the order of `all`:
   generator  teach the one-step generator                                                       60 min
   sharpen    generator and decoder together, on pixels                                          15 min
   encoder    teach the VAE's encoder the linear latents, for image-to-image                      5 min
+  blend      take --part's weights back to --share of their way from those of an --earlier checkpoint; not in `all`
   export     judge the result; put it in place of the shipped weights unless it is worse
   lexicon    find out by WordNet and MiniLM what further words mean; writes lexicon.tsv, which is kept
              (npm, pip; needs `pip install wordfreq==3.1.1`)
@@ -112,7 +113,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     words = ("lexicon", "spelling")
-    judged = ("export", "evaluate", "all", "examine")
+    judged = ("blend", "export", "evaluate", "all", "examine")
     parser.add_argument("command", choices=["data", *SHARES, *words, *judged, *MUSE, *STUDY])
     parser.add_argument(
         "--minutes", type=float, help="active minutes (default: see above; for `all` their sum)"
@@ -136,7 +137,14 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="ablation: rows whose name holds one of these, with commas"
     )
+    parser.add_argument("--part", choices=("text", "decoder", "generator"), help="blend: whose checkpoint")
+    parser.add_argument("--earlier", type=Path, help="blend: another checkpoint of the same part")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="blend: 0 is the earlier one, 1 changes nothing"
+    )
     args = parser.parse_args()
+    if args.command == "blend" and not (args.part and args.earlier and 0 <= args.share <= 1):
+        parser.error("blend needs a --part, an --earlier checkpoint, and a --share from 0 to 1")
     if args.command == "all" and args.steps:
         parser.error("--steps: of which trainer? `all` divides --minutes")
 
@@ -173,6 +181,10 @@ def main() -> None:
     if args.command == "all":
         for command, share in SHARES.items():
             run(command, (args.minutes or whole) * share, None, device, args.scratch, args.batch)
+    if args.command == "blend":
+        from training import loop
+
+        loop.blend(WORK / f"{args.part}.pt", args.earlier, args.share)
     if args.command in ("export", "all"):
         export.export(quick=args.quick, force=args.force)
     if args.command in MUSE:

@@ -134,6 +134,25 @@ def fill(network: nn.Module, path: Path) -> None:
         network.load_state_dict(checkpoint(path)["learner"]["weights"])
 
 
+def blend(path: Path, earlier: Path, share: float) -> None:
+    """Take the averaged weights in the checkpoint at `path` back to `share` of their way from those at `earlier`.
+
+    On the way from where a run began to where it ended there is often a better network than at either end (Wortsman
+    et al., arXiv 2109.01903). SystemExit if the two are not of one network, or one is not there.
+    """
+    state, before = checkpoint(path), checkpoint(earlier)["learner"]["weights"]
+    weights = state["learner"]["weights"]
+    with fitting(earlier):
+        if before.keys() != weights.keys():
+            raise RuntimeError(f"its weights have other names than those in {path}")
+        weights |= {
+            name: torch.lerp(before[name], weight, share)
+            for name, weight in weights.items()
+            if weight.is_floating_point()
+        }
+    save_atomically(state, path)
+
+
 def budget(learner: Learner, path: Path, steps: int | None, minutes: float) -> int:
     """How many steps a run has: as given, or as it began with, or what `minutes` hold on this machine.
 

@@ -315,6 +315,23 @@ def test_a_checkpoint_of_another_network_is_told(tmp_path: Path) -> None:
             take()
 
 
+def test_checkpoints_are_blended(tmp_path: Path) -> None:
+    """Two of one network; all else stays as it was."""
+    first, last = tmp_path / "first.pt", tmp_path / "last.pt"
+    for path, value in ((first, 1.0), (last, 5.0)):
+        weights = {"weight": torch.full((2, 2), value), "seen": torch.tensor(int(value))}
+        torch.save({"step": 7, "learner": {"weights": weights, "live": {**weights}}}, path)
+    loop.blend(last, first, 0.25)
+    state = loop.checkpoint(last)
+    assert state["learner"]["weights"]["weight"].tolist() == [[2, 2], [2, 2]]
+    assert (state["step"], int(state["learner"]["weights"]["seen"])) == (7, 5)
+    assert float(state["learner"]["live"]["weight"][0, 0]) == 5
+    for other in ({"weight": torch.zeros(3, 3), "seen": torch.tensor(1)}, {}):
+        torch.save({"learner": {"weights": other}}, first)
+        with pytest.raises(SystemExit, match=r"first\.pt is of another network"):
+            loop.blend(last, first, 0.5)
+
+
 @pytest.mark.parametrize("load", [sharpen.load, diffusion.load])
 def test_so_is_one_of_two_networks_or_of_the_study(load: Any, tmp_path: Path) -> None:
     """Whoever reads a checkpoint says which file it is."""
