@@ -53,11 +53,11 @@ GOALS = (
         lambda r: r["four steps"]["share"] - r["one step"]["share"],
         False,
     ),
-    Goal("synonyms never taught", 0.7, _share("synonyms never taught"), False),
-    Goal("two things: two seen", 0.6, _share("two things: two seen"), False),
-    Goal("counting: two and three", 0.6, _share("counting"), False),
+    Goal("synonyms never taught", 0.7, _share("synonyms never taught"), True),
+    Goal("two things: two seen", 0.6, _share("two things: two seen"), True),
+    Goal("counting: two and three", 0.6, _share("counting"), True),
 )
-"""What the embedded model is to reach; those not `needed` are beyond the shipped edition, and told anyway."""
+"""What the embedded model is to reach; the one not `needed` is within chance of its floor, and told anyway."""
 
 
 def examine(
