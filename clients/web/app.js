@@ -153,6 +153,7 @@ function onPause() {
   // Not before: half a word that is put right is no word.
   if (easel.shown.revisedPrompt) voice.say("note", `Read as “${easel.shown.revisedPrompt}”.`);
   voice.announce(`Picture of ${easel.shown.prompt}`);
+  refresh();
 }
 
 function keep() {

@@ -535,6 +535,7 @@ def test_a_slip_that_was_put_right_is_said_once_typing_pauses(page: Any, fake: F
     type_words(page, "red elphant")
     shows(page, "red elphant")
     page.locator("#notice").get_by_text("Read as “red elephant”.").wait_for()
+    assert page.locator("#hint").is_hidden(), "they stand in the same place"
     type_words(page, " hat")
     shows(page, "red elphant hat")
     page.locator("#notice").get_by_text("Read as “red elephant hat”.").wait_for()
