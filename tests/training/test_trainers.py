@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,93 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import StableDiffusionXLPipeline
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from training import (
-    codes,
-    decoder,
-    diffusion,
-    export,
-    generator,
-    latents,
-    listening,
-    looks,
-    loop,
-    sharpen,
-    text,
-)
+from training import codes, decoder, export, generator, latents, listening, looks, loop, sharpen, text
 from training import encoder as vae_encoder
 from training.batches import Batches
 from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
 from training.latents import CHANNELS, GRID, PLACED, Composer, Encoder
-from training.optim import Average, Muon, adopt, cosine, orthogonal
-from training.paths import HERE
-
-
-def test_orthogonal_updates() -> None:
-    """Singular values end near one, for wide and tall matrices."""
-    for shape in ((2, 24, 64), (1, 64, 24)):
-        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
-        assert values.min() > 0.4
-        assert values.max() < 1.4
-
-
-def test_shipped_weights_are_taken_where_they_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    """And it is told when they do not."""
-    mine, theirs = nn.Linear(3, 4), nn.Linear(3, 4)
-    assert adopt(mine, theirs)
-    assert torch.equal(mine.weight, theirs.weight)
-    assert not adopt(mine, nn.Linear(3, 5))
-    assert "another shape" in capsys.readouterr().out
-
-
-def test_muon_learns_and_forgets_gradients() -> None:
-    """A linear map is fitted; gradients are dropped; the state goes into a checkpoint and back."""
-    torch.manual_seed(0)
-    net, goal = nn.Linear(16, 16), torch.randn(16, 16)
-    optimiser = Muon(net.named_parameters(), muon_rate=0.05, adam_rate=0.05, weight_decay=0)
-    losses = []
-    for step in range(80):
-        x = torch.randn(64, 16)
-        loss = (net(x) - x @ goal).pow(2).mean()
-        loss.backward()
-        optimiser.step(cosine(step / 80, step, warmup=5))
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
-    assert all(p.grad is None for p in net.parameters())
-    resumed = Muon(net.named_parameters(), muon_rate=0.3, adam_rate=0.3)
-    resumed.load_state_dict(optimiser.state_dict())
-    assert (resumed.muon_rate, resumed.adam_rate) == (0.05, 0.05)  # those that the run began with
-
-
-def test_muon_leaves_alone_what_is_known() -> None:
-    """By the same gradient, what learns gently moves a twentieth as far."""
-    net = nn.ModuleDict({"known": nn.Linear(16, 16), "new": nn.Linear(16, 16)})
-    optimiser = Muon(net.named_parameters(), 0.1, 0.1, weight_decay=0, gently=("known.",))
-    gradient = torch.randn(16, 16)
-    before = [layer.weight.detach().clone() for layer in net.values()]
-    for layer in net.values():
-        layer.weight.grad, layer.bias.grad = gradient.clone(), torch.zeros(16)
-    optimiser.step(1.0)
-    moves = [layer.weight.detach() - old for layer, old in zip(net.values(), before, strict=True)]
-    torch.testing.assert_close(20 * moves[0], moves[1], rtol=1e-3, atol=1e-4)
-    assert moves[1].norm() > 0.1
-
-
-def test_the_average_swaps_both_ways() -> None:
-    """Swapping twice changes nothing."""
-    parameter = nn.Parameter(torch.zeros(3))
-    average = Average([parameter], every=1)
-    parameter.data += 1
-    average.update()
-    average.swap()
-    assert 0 <= parameter.data[0] < 1
-    average.swap()
-    assert parameter.data[0] == 1
 
 
 def test_the_decoder_ends_in_a_linear_map() -> None:
@@ -189,32 +109,6 @@ def test_every_thing_has_a_number_of_its_own() -> None:
     assert step.abs().max() == 0
 
 
-def together(rank: int, folder: str) -> None:
-    """One of two processes of a run: what each learns from is its own."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 32), nn.Linear(32, 16))
-    fit = loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
-
-    def step(index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
-        fit.learn(net(torch.full((1, 4), 1.0 + rank)).square().mean(), index, fraction)
-        return {"drawn": float(rng.random())}
-
-    learner: Any = fit
-    learner.step = step
-    loop.run(learner, 3, Path(folder) / "run.pt")
-    torch.save(net.state_dict(), Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_processes_share_a_run(tmp_path: Path) -> None:
-    """Two processes take the same steps, by both their gradients; one of them writes the checkpoint."""
-    torch.multiprocessing.spawn(together, (str(tmp_path),), nprocs=2)
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert int(torch.load(tmp_path / "run.pt", weights_only=True)["step"]) == 3
-
-
 def test_later_steps_look_like_the_samplers() -> None:
     """What the training shows the network at its steps is what the scheduler does."""
     sampler = generator.scheduler()
@@ -297,132 +191,6 @@ def test_a_run_that_is_resumed_ends_with_the_same_weights(
             for name in ("whole.pt", "parts.pt")
         )
         assert all(torch.equal(whole[name], parts[name]) for name in whole) == alike
-
-
-def test_a_checkpoint_of_another_network_is_told(tmp_path: Path) -> None:
-    """Where weights are taken and where a run goes on: which file, and what to do."""
-
-    def fit(width: int) -> loop.Fit:
-        net = nn.Linear(width, width)
-        return loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
-
-    path = tmp_path / "judge.pt"
-    torch.save({"step": 1, "steps": 2, "curves": [], "learner": fit(16).state_dict()}, path)
-    loop.fill(nn.Linear(16, 16), path)
-    other: Any = fit(17)
-    for take in (lambda: loop.fill(other.network, path), lambda: loop.run(other, 2, path)):
-        with pytest.raises(SystemExit, match=r"judge\.pt is of another network: delete it"):
-            take()
-
-
-def test_checkpoints_are_blended(tmp_path: Path) -> None:
-    """Two of one network; all else stays as it was."""
-    first, last = tmp_path / "first.pt", tmp_path / "last.pt"
-    for path, value in ((first, 1.0), (last, 5.0)):
-        weights = {"weight": torch.full((2, 2), value), "seen": torch.tensor(int(value))}
-        torch.save({"step": 7, "learner": {"weights": weights, "live": {**weights}}}, path)
-    loop.blend(last, first, 0.25)
-    state = loop.checkpoint(last)
-    assert state["learner"]["weights"]["weight"].tolist() == [[2, 2], [2, 2]]
-    assert (state["step"], int(state["learner"]["weights"]["seen"])) == (7, 5)
-    assert float(state["learner"]["live"]["weight"][0, 0]) == 5
-    for other in ({"weight": torch.zeros(3, 3), "seen": torch.tensor(1)}, {}):
-        torch.save({"learner": {"weights": other}}, first)
-        with pytest.raises(SystemExit, match=r"first\.pt is of another network"):
-            loop.blend(last, first, 0.5)
-
-
-@pytest.mark.parametrize("load", [sharpen.load, diffusion.load])
-def test_so_is_one_of_two_networks_or_of_the_study(load: Any, tmp_path: Path) -> None:
-    """Whoever reads a checkpoint says which file it is."""
-    other = {"weights": {}, "live": {}}
-    path = tmp_path / "other.pt"
-    torch.save({"learner": {**other, "generator": other, "decoder": other}}, path)
-    with pytest.raises(SystemExit, match=r"other\.pt is of another network: delete it"):
-        load(path)
-
-
-def test_minutes_are_told_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured without leaving a trace; what is given, or was begun with, comes first."""
-    now = itertools.count(0, 30.0)
-    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
-    net = nn.Linear(16, 16)
-    before = net.weight.detach().clone()
-    fit = loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
-
-    def step(index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
-        fit.learn(net(torch.ones(2, 16)).square().mean(), index, fraction)
-        return {}
-
-    monkeypatch.setattr(fit, "step", step, raising=False)
-    learner: Any = fit
-    assert loop.budget(learner, tmp_path / "a.pt", None, minutes=3) == 6  # a step takes half a minute
-    assert torch.equal(net.weight, before)
-    assert loop.budget(learner, tmp_path / "a.pt", 17, minutes=3) == 17
-    loop.run(learner, 2, tmp_path / "a.pt")
-    assert loop.budget(learner, tmp_path / "a.pt", None, minutes=3) == 2
-
-
-def test_editions_are_compared_alike_by_quick_reports() -> None:
-    """A quarter of the things stands for all of them; who draws as many worse has fewer points."""
-    part = {"n": 200, "concept": 0.9, "background": 1.0, "psnr": 20.0}
-    names = ("on white", "held-out backgrounds", "held-out recolourings")
-    whole = {"reading": {"fresh captions": {"all": 0.7}}, "things": 200, **dict.fromkeys(names, part)}
-    quick = {**whole, "on white": {**part, "n": 50}}
-    assert export.points(quick) == export.points(whole)
-    assert export.points({**quick, "on white": {**part, "concept": 0.8}}) < export.points(quick)
-
-
-def test_editions_are_compared_by_the_same_yardstick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shipped edition that was judged by other words or rules, or on fewer pictures, is judged again."""
-    monkeypatch.setattr(export, "SHIPPED", tmp_path)
-    monkeypatch.setattr(export, "judge", lambda *_: {"anew": True})
-    assert export.shipped(quick=True) is None  # there is none
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "unet").mkdir()
-    report = tmp_path / "docs" / "report.json"
-    report.write_text(json.dumps({"yardstick": export.yardstick(True)}))
-    assert export.shipped(quick=True) == {"yardstick": export.yardstick(True)}
-    assert export.shipped(quick=False) == {"anew": True}
-    report.write_text(json.dumps({"reading": {}}))  # from before there were yardsticks
-    assert export.shipped(quick=True) == {"anew": True}
-
-
-def test_the_yardstick_is_all_that_judging_asks() -> None:
-    """Whatever `evaluate` imports, but for the judge apart, and for how networks are trained."""
-    asked, found = ["evaluate"], set[str]()
-    while asked:
-        name = asked.pop()
-        found.add(name)
-        source = (HERE / f"{name}.py").read_text()
-        imported = re.findall(r"^from training\.(\w+) import", source, re.M)
-        for names in re.findall(r"^from training import ([\w, ]+)", source, re.M):
-            imported += names.split(", ")
-        asked += sorted(set(imported) - found)
-    assert {f"{name}.py" for name in found} - set(export.YARDSTICK) == {
-        "judge.py",
-        "loop.py",
-        "optim.py",
-        "paths.py",
-    }
-
-
-def test_large_weights_ship_in_a_byte(tmp_path: Path) -> None:
-    """As near as float8 is, but for the ends and the shortcuts; what does not fit there is not exported."""
-    weight = torch.full((4, 4), 0.0413, dtype=torch.float16)
-    path = tmp_path / "unet.safetensors"
-    save_file(
-        {"conv1.weight": weight, "conv1.bias": weight[0].clone(), "conv_in.weight": weight.clone()}, path
-    )
-    export.pack(path, export.EXACT["unet"])
-    packed = load_file(path)
-    assert packed["conv1.weight"].dtype == torch.float8_e4m3fn
-    assert torch.allclose(packed["conv1.weight"].float(), weight.float(), rtol=1 / 16)
-    assert torch.equal(packed["conv1.bias"], weight[0])
-    assert torch.equal(packed["conv_in.weight"], weight)
-    save_file({"conv1.weight": torch.full((4, 4), 449.0)}, path)
-    with pytest.raises(SystemExit, match=r"conv1\.weight is too large"):
-        export.pack(path, export.EXACT["unet"])
 
 
 def test_every_trainer_and_the_export(
