@@ -84,7 +84,7 @@ class Truth:
     def picture(self, target: Target, mirrored: bool, washed: bool = False) -> Pictures:
         """(512, 512, 3) bytes."""
         scene = Scene(target.concept, target.colour, target.background, cropped((0, 0)))
-        cutout = self.composer.cutout(scene).astype(np.float32) / 255
+        cutout = self.composer.cutout(scene).float().div(255).numpy()
         cutout = cutout[:, ::-1] if mirrored else cutout
         ground = grounds([target])
         behind = (

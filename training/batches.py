@@ -41,8 +41,10 @@ OFTEN, FAVOUR = 200, 2.0
 """The most popular things come this much more often than they would."""
 POOL, FRESH = 20_000, 32
 """Captions that a reader knows at a time, and new ones for every batch."""
-KEPT = 10_000
-"""Parts of pictures that are kept, those used last: 2.5 GB at most."""
+KEPT, KEPT_ON_CARD = 10_000, 250_000
+"""Parts of pictures that are kept, those used last: 2.5 GB at most, on a card 62."""
+UNREAD = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
+"""Pooled codes and hidden states of no captions."""
 
 
 class Reader:
@@ -59,28 +61,16 @@ class Reader:
         self.encoder, self.tokenizer, self.captions = encoder.eval().to(device), tokenizer, Captions(0)
         self.fresh = FRESH if device != "cpu" else None
         self.idle = text.build_idle(tokenizer).eval().to(device)
-        self.known: deque[tuple[str, codes.Target]] = deque(maxlen=POOL)
-
-    def meet(self, count: int) -> None:
-        """Write `count` new captions; combinations that are held out are passed over, the oldest are forgotten."""
-        fresh = zip(*self.captions.batch(count), strict=True)
-        self.known.extend((caption, target) for caption, target in fresh if not codes.held_out(target))
+        self.known: deque[tuple[Tensor, Tensor, codes.Target]] = deque(maxlen=POOL)
 
     @torch.no_grad()
-    def read(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[codes.Target]]:
-        """Pooled codes (n, CODE), hidden states (n, LENGTH, STATES), targets of captions read rightly.
-
-        A grammar written in Python would starve a card: there, most captions come again, in other company.
-        """
-        self.captions.rng = rng
-        if self.fresh is None:
-            self.known.clear()
-        else:
-            self.meet(self.fresh)
-        while len(self.known) < count:
-            self.meet(count)
-        chosen = rng.permutation(len(self.known))[:count]
-        captions, targets = zip(*(self.known[i] for i in chosen), strict=True)
+    def meet(self, count: int) -> None:
+        """Write `count` captions of nothing held out; those read rightly are known, the oldest forgotten."""
+        fresh = list[tuple[str, codes.Target]]()
+        while len(fresh) < count:
+            more = zip(*self.captions.batch(count - len(fresh)), strict=True)
+            fresh += [(caption, target) for caption, target in more if not codes.held_out(target)]
+        captions, targets = zip(*fresh, strict=True)
         ids = text.tokens(self.tokenizer, list(captions), full=True).to(self.encoder.device)
         read = self.encoder(ids, output_hidden_states=True)
         states = torch.cat(
@@ -90,8 +80,25 @@ class Reader:
         said = codes.decode(
             pooled.cpu(), states[:, -codes.SLOTS :, codes.IDLE : codes.IDLE + codes.SLOT].cpu()
         )
-        right = [i for i, (meant, target) in enumerate(zip(said, targets, strict=True)) if meant == target]
-        return pooled[right], states[right], [targets[i] for i in right]
+        readings = zip(pooled, states, targets, said, strict=True)
+        self.known.extend(
+            (code, hidden, target) for code, hidden, target, meant in readings if meant == target
+        )
+
+    def read(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[codes.Target]]:
+        """Pooled codes (n, CODE), hidden states (n, LENGTH, STATES), targets of at most `count` captions read rightly.
+
+        A grammar written in Python would starve a card: there, most captions come again, in other company.
+        """
+        self.captions.rng = rng
+        if self.fresh is None:
+            self.known.clear()
+        self.meet(self.fresh if self.fresh and len(self.known) >= count else count)
+        chosen = [self.known[i] for i in rng.permutation(len(self.known))[:count]]
+        if not chosen:
+            return *UNREAD, []
+        pooled, states, targets = zip(*chosen, strict=True)
+        return torch.stack(pooled), torch.stack(states), list(targets)
 
 
 class Batch(NamedTuple):
@@ -103,10 +110,6 @@ class Batch(NamedTuple):
     states: Tensor
     crops: Tensor
     x0: Tensor
-
-    def to(self, device: str) -> Batch:
-        """All of it on `device`."""
-        return Batch(*(part.to(device) for part in self))
 
 
 class Batches:
@@ -125,10 +128,11 @@ class Batches:
         With a `reader`, up to a third of the codes are what it reads in captions. Parts of pictures are kept, and
         put together, on `device`.
         """
-        self.composer, self.encoder, self.reader, self.several = composer, encoder, reader, several
+        self.composer, self.reader, self.several = composer, reader, several
+        self.encoder = Encoder(encoder.matrix.to(device))
         self.device = device
         self.errors = np.full((2, len(CONCEPTS)), 0.15)
-        self.encoded = lru_cache(maxsize=KEPT)(self.encode)
+        self.encoded = lru_cache(maxsize=KEPT if device == "cpu" else KEPT_ON_CARD)(self.encode)
 
     def parts(
         self, concept: int | None, colour: int | None, edge: int, target: codes.Target, mirrored: bool = False
@@ -143,13 +147,13 @@ class Batches:
 
     def encode(self, scene: Scene, mirrored: bool) -> Tensor:
         """The `parts` of a scene in the middle, on `device`, in half precision."""
-        cutout, inset = self.composer.cutouts([scene]), (EDGE - SMALL) // 2
+        cutout, inset = self.composer.cutout(scene, self.device)[None], (EDGE - SMALL) // 2
         cutout = cutout.flip(2) if mirrored else cutout
         if scene.pose.size == SMALL:
             parts = self.encoder.parts(cutout[:, inset:-inset, inset:-inset])[0] * SCALING
         else:
             parts = F.pad(SCALING * self.encoder.parts(cutout)[0], (REACH,) * 4, mode="replicate")
-        return parts.half().to(self.device)
+        return parts.half()
 
     def latents(
         self,
@@ -189,20 +193,19 @@ class Batches:
     def draw(self, size: int, rng: np.random.Generator) -> tuple[Batch, list[codes.Target]]:
         """`size` pictures and what they show, by chance: `rng`'s and torch's own."""
         noise = torch.randn(size, CHANNELS, GRID, GRID, device=self.device)
-        code, states = torch.zeros(0, codes.CODE), torch.zeros(0, text.LENGTH, codes.STATES)
-        targets: list[codes.Target] = []
-        if self.reader:
-            code, states, targets = self.reader.read(math.ceil(size / 3), rng)
+        code, states, targets = (
+            self.reader.read(math.ceil(size / 3), rng) if self.reader else (*UNREAD, list[codes.Target]())
+        )
         told = len(targets)
         hardness = self.errors**2
         hardness[:, :OFTEN] *= FAVOUR
         targets += [codes.sample(rng, several=self.several, hardness=hardness) for _ in range(size - told)]
         # A little noise on exact codes, since the text encoder's are not exact; anything at the text's own tokens.
-        exact = codes.encode(targets[told:]) + 0.02 * torch.randn(size - told, codes.CODE)
-        slots = codes.slots(targets[told:])
-        others = torch.randn(size - told, text.LENGTH - codes.SLOTS, codes.WIDTH)
+        exact, slots = (said(targets[told:]).to(self.device) for said in (codes.encode, codes.slots))
+        exact += 0.02 * torch.randn_like(exact)
+        others = torch.randn(size - told, text.LENGTH - codes.SLOTS, codes.WIDTH, device=self.device)
         made = codes.states(slots + 0.03 * torch.randn_like(slots), others)
-        code, states = (torch.cat([read, said.to(read)]) for read, said in ((code, exact), (states, made)))
+        code, states = torch.cat([code.to(exact), exact]), torch.cat([states.to(made), made])
         crops = torch.from_numpy(rng.choice(CROPS, (size, 2)))
         x0 = self.latents(targets, crops.tolist(), washes(noise, grounds(targets).to(self.device)))
-        return Batch(noise, code, states, crops, x0), targets
+        return Batch(noise, code, states, crops.to(self.device), x0), targets

@@ -10,6 +10,8 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,11 @@ def colour_mask(rgba: Bytes, main: NDArray[np.float32]) -> Bytes:
     return np.asarray(near * 255, np.uint8)
 
 
+def main_of(body: tuple[str, int, int]) -> NDArray[np.float32]:
+    """The `main_colour` of an SVG body of a width and a height."""
+    return main_colour(render(*body, size=SIZES[-1]))
+
+
 def planes(body: tuple[str, int, int], main: NDArray[np.float32], size: int) -> Bytes:
     """(size, size, 5): premultiplied RGBA and the colour mask of one thing."""
     rgba = render(*body, size=size)
@@ -125,14 +132,15 @@ def prepare() -> None:
     for concept in CONCEPTS:
         icon = icons["icons"][concept.art]
         bodies.append((icon["body"], icon.get("width", icons["width"]), icon.get("height", icons["height"])))
-    mains = np.stack([main_colour(render(*body, size=SIZES[-1])) for body in bodies])
-    for size in tqdm((SMALL, *SIZES), desc="render", unit="size"):
-        path = folder / f"{size}.npy"
-        known = np.load(path) if path.exists() else np.zeros((0, size, size, 5), np.uint8)
-        if len(known) < len(CONCEPTS):
-            new = [planes(bodies[i], mains[i], size) for i in range(len(known), len(CONCEPTS))]
-            np.save(path.with_suffix(".part.npy"), np.concatenate([known, np.stack(new)]))
-            path.with_suffix(".part.npy").rename(path)
+    with ProcessPoolExecutor() as pool:
+        mains = np.stack([*pool.map(main_of, bodies, chunksize=16)])
+        for size in tqdm((SMALL, *SIZES), desc="render", unit="size"):
+            path = folder / f"{size}.npy"
+            known = np.load(path) if path.exists() else np.zeros((0, size, size, 5), np.uint8)
+            if new := len(CONCEPTS) - len(known):
+                made = pool.map(planes, bodies[-new:], mains[-new:], repeat(size), chunksize=4)
+                np.save(path.with_suffix(".part.npy"), np.concatenate([known, np.stack([*made])]))
+                path.with_suffix(".part.npy").rename(path)
     np.save(folder / "mains.part.npy", mains)
     (folder / "mains.part.npy").rename(folder / "mains.npy")
 

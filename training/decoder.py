@@ -18,7 +18,6 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import Tensor, nn
 
 from training import loop
-from training.data import Bytes
 from training.latents import CHANNELS, EDGE, PALETTE, PATCH, Composer, Encoder, Scene, flatten, random_scene
 from training.optim import Muon, adopt
 from training.paths import SHIPPED, WORK
@@ -79,7 +78,7 @@ class Crops:
 
     def batch(self, size: int, rng: np.random.Generator, per_scene: int = 2) -> tuple[Tensor, Tensor]:
         """(size, 24, e/16, e/16) latents and (size, 3, e, e) pictures in -1..1; two crops of each scene."""
-        crops: list[Bytes] = []
+        crops: list[Tensor] = []
         backgrounds: list[Tensor] = []
         while len(crops) < size:
             scene, background = self.scene(rng)
@@ -89,7 +88,7 @@ class Crops:
                 y, x = rng.integers(2, (EDGE - self.edge) // PATCH - 1, 2) * PATCH
                 crops.append(cutout[y : y + self.edge, x : x + self.edge])
                 backgrounds.append(background)
-        pictures = flatten(torch.from_numpy(np.stack(crops)), torch.stack(backgrounds))
+        pictures = flatten(torch.stack(crops), torch.stack(backgrounds))
         return self.encoder.pictures(pictures), pictures.contiguous(memory_format=torch.channels_last)
 
 

@@ -186,11 +186,11 @@ def predict(
 
     By the pooled codes (B, CODE), the text's hidden states (B, n, STATES), and the crops' corners (B, 2) in pixels.
     """
-    edge = torch.full_like(crops, EDGE)
+    edge, step = torch.full_like(crops, EDGE), torch.full((len(x),), t, device=x.device)
     with torch.autocast(x.device.type, torch.bfloat16):
         output = unet(
             x.contiguous(memory_format=torch.channels_last),
-            t,
+            step,
             encoder_hidden_states=states,
             added_cond_kwargs={"text_embeds": code, "time_ids": torch.cat([edge, crops, edge], 1)},
         ).sample
@@ -250,7 +250,10 @@ class Painter(loop.Fit):
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
                 weight.register_hook(deaf)
         self.distance = Distance(batches.encoder.matrix).to(batches.device)
-        self.predictor = unet if batches.device == "cpu" else torch.compile(unet)
+        self.predictor, self.stream = unet, None
+        if batches.device != "cpu":
+            self.predictor, self.stream = torch.compile(unet), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.ahead: tuple[Batch, list[codes.Target]] | None = None
 
     def predict(self, drawn: Batch, x: Tensor, t: int) -> Tensor:
         """See `predict`: the clean latents (B, 24, 32, 32) in x (alike) at step t, by what `drawn` says."""
@@ -274,14 +277,26 @@ class Painter(loop.Fit):
                 x0 = self.predict(drawn, self.first(drawn), FIRST)
         return seen(x0, drawn.noise, t), t
 
+    def draw(self, size: int, rng: np.random.Generator) -> tuple[Batch, list[codes.Target]]:
+        """See `Batches.draw`; on a card beside what it does, so that `ready` comes before what is drawn is used."""
+        with torch.cuda.stream(self.stream):
+            return self.batches.draw(size, rng)
+
+    def ready(self) -> None:
+        """Let what the card does from now on come after what was drawn."""
+        if self.stream:
+            torch.cuda.current_stream().wait_stream(self.stream)
+
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
-        drawn, targets = self.batches.draw(self.batch, rng)
-        drawn = drawn.to(self.batches.device)
+        drawn, targets = self.ahead or self.draw(self.batch, rng)
+        self.ready()
         x, t = self.noisy(drawn, rng)
         made, x0 = self.predict(drawn, x, t), drawn.x0
         loss, seen = self.distance(made, x0)
         self.learn(loss, index, fraction)
+        # While a card still learns, the next batch is drawn: only what follows waits for it.
+        self.ahead = self.draw(self.batch, rng) if self.stream else None
         if t == FIRST:
             self.batches.learnt(targets[-len(seen) :], seen)
         # What comes often must be one thing in all processes, or a resumed run would go on otherwise.
@@ -303,9 +318,10 @@ class Painter(loop.Fit):
         if (vae := decoder.latest()) is None:
             return None
         torch.manual_seed(0)
-        drawn = self.batches.draw(16, np.random.default_rng(0))[0].to(self.batches.device)
+        drawn = self.draw(16, np.random.default_rng(0))[0]
+        self.ready()
         self.average.swap()
-        made = self.predict(drawn, self.first(drawn), FIRST)
+        made = predict(self.network, self.first(drawn), FIRST, drawn.code, drawn.states, drawn.crops)
         self.average.swap()
         rows = []
         for latents in torch.cat([drawn.x0, made]).cpu().view(4, 8, *made.shape[1:]):
@@ -339,4 +355,4 @@ def train(
     reader = Reader(listener, text.load_tokenizer(), device) if listener else None
     batches = Batches(art, encoder or Encoder.load(), reader, device=device)
     painter = Painter(unet.to(device), batches, batch or (32 if device == "cpu" else 512), rate)
-    loop.train(painter, path, steps, minutes, seed, resume)
+    loop.train(painter, path, steps, minutes, seed, resume, 100 if device == "cpu" else 500)

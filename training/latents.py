@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -117,22 +117,27 @@ def highest(planes: Tensor) -> Tensor:
     return F.max_pool2d(F.max_pool2d(planes, (7, 1), 1, (3, 0)), (1, 7), 1, (0, 3))
 
 
-def stylise(cutout: Bytes, style: int, dark: bool) -> Bytes:
-    """A cut-out, premultiplied (512, 512, 4), in a style, for a background that is `dark` or not."""
-    name, rgb, alpha = STYLE_NAMES[style], cutout[..., :3].astype(np.float32), cutout[..., 3:]
+def stylise(cutout: Tensor, style: int, dark: bool) -> Tensor:
+    """A cut-out, premultiplied bytes (512, 512, 4), in a style, for a background that is `dark` or not."""
+    name, rgb, alpha = STYLE_NAMES[style], cutout[..., :3].float(), cutout[..., 3:]
     if name in TONES:
-        return np.dstack([np.minimum(rgb @ TONES[name].T, alpha).astype(np.uint8), alpha])
-    planes = torch.from_numpy(cutout).permute(2, 0, 1).float()
+        return torch.cat([(rgb @ alike(TONES[name].T, rgb)).minimum(alpha).byte(), alpha], 2)
+    planes = cutout.permute(2, 0, 1).float()
     if name == "pixel art":
         squares = F.avg_pool2d(planes, PATCH)
         sharp = F.interpolate(squares[None], scale_factor=float(PATCH))[0]
-        return sharp.permute(1, 2, 0).round().byte().numpy()
+        return sharp.permute(1, 2, 0).round().byte()
     if name == "sketch":
         # What changes within seven pixels is a line: of lightness, or of the thing's outline.
         plain = torch.stack([planes[:3].mean(0), planes[3]])
         change = highest(plain) + highest(-plain)
-        alpha = (2 * change.amax(0) - 40).clamp(0, 255).round().byte().numpy()[..., None]
-    return np.dstack([(INKS[int(dark)] * alpha).astype(np.uint8), alpha])
+        alpha = (2 * change.amax(0) - 40).clamp(0, 255).round().byte()[..., None]
+    return torch.cat([(alike(INKS[int(dark)], rgb) * alpha).byte(), alpha], 2)
+
+
+def alike(numbers: NDArray[np.floating[Any]], other: Tensor) -> Tensor:
+    """Numbers as a tensor of the same kind as `other`, on its device."""
+    return torch.from_numpy(np.ascontiguousarray(numbers)).to(other)
 
 
 @dataclass(frozen=True)
@@ -169,51 +174,48 @@ class Composer:
             art, mains = load_art()
         self.art, self.mains = art, mains
 
-    def cutout(self, scene: Scene) -> Bytes:
-        """(512, 512, 4) premultiplied RGBA: the thing in its place, without a background."""
-        canvas = np.zeros((EDGE, EDGE, 4), np.uint8)
+    def cutout(self, scene: Scene, device: str = "cpu") -> Tensor:
+        """(512, 512, 4) premultiplied RGBA bytes on `device`: the thing in its place, without a background."""
+        canvas = torch.zeros(EDGE, EDGE, 4, dtype=torch.uint8, device=device)
         if scene.concept is None:
             return canvas
         dx, dy, size = scene.pose
         left, top = (EDGE - size) // 2 + dx, (EDGE - size) // 2 + dy
         x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size, EDGE), min(top + size, EDGE)
-        source = self.art[size][scene.concept, y0 - top : y1 - top, x0 - left : x1 - left]
-        if scene.colour is None:
-            canvas[y0:y1, x0:x1] = source[..., :4]
-        else:
-            canvas[y0:y1, x0:x1, :3] = recolour(source, self.mains[scene.concept], PALETTE[scene.colour])
-            canvas[y0:y1, x0:x1, 3] = source[..., 3]
+        seen = self.art[size][scene.concept, y0 - top : y1 - top, x0 - left : x1 - left]
+        source = torch.tensor(seen, device=device)
+        canvas[y0:y1, x0:x1] = source[..., :4]
+        if scene.colour is not None:
+            shade = recolour(source, self.mains[scene.concept], PALETTE[scene.colour])
+            canvas[y0:y1, x0:x1, :3] = shade
         return canvas if scene.style is None else stylise(canvas, scene.style, is_dark(scene.background))
 
-    def target(self, target: Target, crop: Sequence[int]) -> Bytes:
-        """(512, 512, 4): all things of a target, which never overlap, in a picture cut out at a corner."""
-        together: Bytes = np.maximum.reduce([self.cutout(scene) for scene in Scene.all(target, crop)])
-        return together
+    def target(self, target: Target, crop: Sequence[int]) -> Tensor:
+        """(512, 512, 4) bytes: all things of a target, which never overlap, in a picture cut out at a corner."""
+        return self.cutouts(Scene.all(target, crop)).amax(0)
 
-    def cutouts(self, scenes: list[Scene]) -> Tensor:
-        """(B, 512, 512, 4) uint8, see `cutout`."""
-        return torch.from_numpy(np.stack([self.cutout(scene) for scene in scenes]))
+    def cutouts(self, scenes: Sequence[Scene]) -> Tensor:
+        """(B, 512, 512, 4) bytes, see `cutout`."""
+        return torch.stack([self.cutout(scene) for scene in scenes])
 
-    def pictures(self, scenes: list[Scene]) -> Tensor:
+    def pictures(self, scenes: Sequence[Scene]) -> Tensor:
         """(B, 3, 512, 512) in -1..1."""
         return flatten(self.cutouts(scenes), torch.from_numpy(PALETTE[[s.background for s in scenes]]))
 
 
-def recolour(planes: Bytes, main: NDArray[np.float32], colour: NDArray[np.float32]) -> Bytes:
-    """The art (h, w, 5) with its main colour replaced, as premultiplied (h, w, 3).
+def recolour(planes: Tensor, main: NDArray[np.float32], colour: NDArray[np.float32]) -> Tensor:
+    """The art (h, w, 5) with its main colour replaced, as premultiplied bytes (h, w, 3).
 
     The main colour's average becomes `colour`; shades lighter and darker than it stay lighter and darker.
     """
-    alpha = planes[..., 3].astype(np.float32)
-    rgb = planes[..., :3].astype(np.float32)
-    weight = planes[..., 4:].astype(np.float32) / 255
-    base = float(luma(colour))
-    light = luma(rgb) / np.maximum(alpha, 1)
-    target = np.clip(base + 0.8 * (light - float(luma(main))), 0, 1)[..., None]
-    dark = colour * (target / max(base, 1e-3))
-    pale = colour + (1 - colour) * ((target - base) / max(1 - base, 1e-3))
-    new = np.where(target <= base, dark, pale) * alpha[..., None]
-    return np.asarray(np.clip(rgb + weight * (new - rgb), 0, 255) + 0.5, np.uint8)
+    rgb, alpha, weight = torch.split(planes.float(), [3, 1, 1], 2)
+    base, shade = float(luma(colour)), alike(colour, rgb)
+    light = rgb @ alike(luma(np.eye(3)), rgb)[:, None] / alpha.clamp(min=1)
+    target = (base + 0.8 * (light - float(luma(main)))).clamp(0, 1)
+    dark = shade * (target / max(base, 1e-3))
+    pale = shade + (1 - shade) * ((target - base) / max(1 - base, 1e-3))
+    new = torch.where(target <= base, dark, pale) * alpha
+    return (torch.lerp(rgb, new, weight / 255).clamp(0, 255) + 0.5).byte()
 
 
 def flatten(cutouts: Tensor, backgrounds: Tensor) -> Tensor:

@@ -231,15 +231,21 @@ def run(
 
 
 def train(
-    learner: Learner, path: Path, steps: int | None, minutes: float, seed: int, resume: bool = True
+    learner: Learner,
+    path: Path,
+    steps: int | None,
+    minutes: float,
+    seed: int,
+    resume: bool = True,
+    save_every: int = 100,
 ) -> None:
     """A run as the command line asks for one: of `steps`, or as many as `minutes` hold (`budget`).
 
-    It goes on from the checkpoint at `path`, or without `resume` begins anew.
+    It goes on from the checkpoint at `path`, or without `resume` begins anew. Every other has a sheet.
     """
     if not resume:
         path.unlink(missing_ok=True)
-    run(learner, budget(learner, path, steps, minutes), path, seed)
+    run(learner, budget(learner, path, steps, minutes), path, seed, save_every, 2 * save_every)
 
 
 def plot(curves: list[dict[str, float]], path: Path) -> None:

@@ -71,11 +71,9 @@ class Both:
         """See `loop.Learner`."""
         batches = self.painter.batches
         drawn, targets = batches.draw(self.painter.batch, rng)
-        composed = map(batches.composer.target, targets, drawn.crops.tolist())
-        cutouts = torch.from_numpy(np.stack(list(composed)))
+        cutouts = torch.stack([*map(batches.composer.target, targets, drawn.crops.tolist())])
         palette = grounds(targets)
         backgrounds = washes(drawn.noise.cpu(), palette)
-        drawn = drawn.to(batches.device)
         made = self.painter.predict(drawn, *self.painter.noisy(drawn, rng))
         latent, _ = self.painter.distance(made, drawn.x0)
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)

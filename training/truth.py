@@ -83,7 +83,7 @@ class Judge:
 
         def shrunk(concept: int, at: Pose, scale: int) -> Tensor:
             cutout = self.composer.cutout(Scene(concept, colour, behind(target), at, target.style))[box, box]
-            return F.avg_pool2d(torch.from_numpy(cutout).permute(2, 0, 1).float(), scale)
+            return F.avg_pool2d(cutout.permute(2, 0, 1).float(), scale)
 
         if pose.size == SMALL:
             made = torch.stack([shrunk(i, pose, EDGE // TINY) for i in ALL])
@@ -150,6 +150,6 @@ class Judge:
 
     def true(self, target: Target, seed: int) -> Tensor:
         """The right picture (3, 512, 512) in 0..1 for a target and a seed."""
-        cutout = torch.from_numpy(self.composer.target(target, crop_of(seed))).permute(2, 0, 1).float() / 255
+        cutout = self.composer.target(target, crop_of(seed)).permute(2, 0, 1).float() / 255
         wash = washes(noise_of(seed), grounds([target]))
         return cutout[:3] + (1 - cutout[3:]) * F.interpolate(wash, size=EDGE)[0]

@@ -263,8 +263,8 @@ def test_the_table_measures_true_pictures_as_true(
     monkeypatch.setattr(ablation, "ROWS", ())
     cutout = composer.cutout
 
-    def half(scene: Scene) -> np.ndarray[Any, Any]:
-        whole = cutout(scene).copy()
+    def half(scene: Scene) -> torch.Tensor:
+        whole = cutout(scene)
         whole[:, 256:] = 0
         return whole
 

@@ -40,7 +40,7 @@ def test_cached_latents_are_the_encoders(
     drawn, targets = Batches(composer, encoder, several=0.6).draw(24, np.random.default_rng(0))
     assert {len(target.group) for target in targets} >= {0, 2, 3, 4}
     composed = [composer.target(*each) for each in zip(targets, drawn.crops.tolist(), strict=True)]
-    pictures = latents.flatten(torch.from_numpy(np.stack(composed)), latents.grounds(targets))
+    pictures = latents.flatten(torch.stack(composed), latents.grounds(targets))
     assert drawn.code.shape == (24, codes.CODE)
     assert drawn.states.shape == (24, text.LENGTH, codes.STATES)
     assert len(drawn.crops.unique(dim=0)) > 1
@@ -58,7 +58,7 @@ def test_styles_are_learnt_as_they_are_drawn(
         target = codes.Target(None if group else 3, None, background, group, style)
         crop = (32, -32)
         ground = latents.grounds([target])
-        cutout = torch.from_numpy(composer.target(target, crop))[None]
+        cutout = composer.target(target, crop)[None]
         true = encoder.pictures(latents.flatten(cutout, ground)) * decoder.SCALING
         made = batches.latents([target], [crop], ground[:, :, None, None].expand(-1, -1, GRID, GRID))
         assert (made - true).abs().max() < 0.02

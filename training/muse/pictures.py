@@ -45,7 +45,7 @@ class Pictures:
         composer = composer or Composer(*load_art((PLACED,)))
         self.things: dict[int | None, Tensor] = {}
         for thing in THINGS:
-            cutout = torch.from_numpy(composer.cutout(Scene(thing, None, WHITE, Pose(0, 0, PLACED))))
+            cutout = composer.cutout(Scene(thing, None, WHITE, Pose(0, 0, PLACED)))
             self.things[thing] = F.avg_pool2d(cutout.permute(2, 0, 1).float() / 255, EDGE // LARGE)
 
     def paint(self, views: list[View], edge: int) -> Tensor:
