@@ -86,7 +86,7 @@ class Reader:
         )
 
     def read(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[codes.Target]]:
-        """Pooled codes (n, CODE), hidden states (n, LENGTH, STATES), targets of at most `count` captions read rightly.
+        """Pooled codes (n, CODE), hidden states (n, LENGTH, STATES), targets of `count` captions or less.
 
         A grammar written in Python would starve a card: there, most captions come again, in other company.
         """

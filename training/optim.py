@@ -72,8 +72,9 @@ class Muon:
             count += len(parameters)
             # The scale that makes the update's size that of AdamW's (Moonlight, arXiv 2502.16982).
             update *= 0.2 * math.sqrt(max(update.shape[1:]))
-            for parameter, change in zip(parameters, update, strict=True):
-                parameter.mul_(1 - rate * self.weight_decay).add_(change.view_as(parameter), alpha=-rate)
+            weights, changes = tuple[Tensor, ...](parameters), tuple(update.view(-1, *parameters[0].shape))
+            torch._foreach_mul_(weights, 1 - rate * self.weight_decay)
+            torch._foreach_add_(weights, changes, alpha=-rate)
         for parameter in self.parameters:
             parameter.grad = None
 

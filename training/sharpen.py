@@ -24,6 +24,7 @@ from training.decoder import SCALING, picture_loss
 from training.generator import Painter
 from training.latents import PATCH, PLACED, Composer, Encoder, grounds, washes
 from training.paths import WORK
+from training.perception import EDGES
 
 CHECKPOINT = WORK / "sharp.pt"
 CROP = 12
@@ -75,7 +76,7 @@ class Both:
         palette = grounds(targets)
         backgrounds = washes(drawn.noise.cpu(), palette)
         made = self.painter.predict(drawn, *self.painter.noisy(drawn, rng))
-        latent, _ = self.painter.distance(made, drawn.x0)
+        latent, _ = self.painter.distance(made, drawn.x0, int(rng.choice(EDGES)))
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
         true = true.to(batches.device)
         with torch.autocast(torch.device(batches.device).type, torch.bfloat16):

@@ -155,7 +155,9 @@ def test_what_the_eye_sees_says_what_comes_often(
     drawn, targets = learner.batches.draw(4, rng)
     monkeypatch.setattr(learner.batches, "draw", lambda *_: (drawn, targets))
     monkeypatch.setattr(
-        learner, "distance", lambda made, true: ((made - true).abs().mean(), torch.tensor([7.0, 9.0]))
+        learner.distance,
+        "forward",
+        lambda made, true, _: ((made - true).abs().mean(), torch.tensor([7.0, 9.0])),
     )
     assert learner.step(0, 0.0, rng)["seen"] == 8
     for target, error in zip(targets, (None, None, 7.0, 9.0), strict=True):
