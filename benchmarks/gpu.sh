@@ -8,13 +8,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PACKAGES="diffusers importlib-metadata fastapi starlette uvicorn httptools websockets pydantic pydantic-core
-  pydantic-settings python-dotenv simplejpeg msgspec structlog pytest-asyncio annotated-types"
+  pydantic-settings python-dotenv simplejpeg msgspec structlog pytest-asyncio annotated-types annotated-doc
+  typing-extensions typing-inspection opentelemetry-api python-multipart prometheus-client psutil pytest-timeout"
 
 if [ "$1" = wheels ]; then
   mkdir -p "$2"
   platforms=""
   for tag in manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 \
-    manylinux_2_5_x86_64 manylinux1_x86_64; do platforms="$platforms --platform $tag"; done
+    manylinux_2_12_x86_64 manylinux_2_5_x86_64 manylinux1_x86_64; do platforms="$platforms --platform $tag"; done
   # shellcheck disable=SC2086
   python3 -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version "${3:-3.12}" \
     $platforms --dest "$2" -c constraints.txt $PACKAGES

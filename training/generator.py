@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from training import codes, decoder, loop, text
 from training.batches import Batch, Batches, Reader
@@ -35,7 +35,7 @@ from training.latents import (
 )
 from training.optim import Muon, adopt
 from training.paths import SHIPPED, WORK
-from training.perception import EDGES, Distance
+from training.perception import Distance
 
 CHECKPOINT = WORK / "generator.pt"
 WIDTHS = (64, 96, 160, 160, 160)
@@ -180,17 +180,17 @@ def seen(x0: Tensor, noise: Tensor, t: int) -> Tensor:
 
 
 def predict(
-    unet: UNet2DConditionModel, x: Tensor, t: Tensor, code: Tensor, states: Tensor, crops: Tensor
+    unet: UNet2DConditionModel, x: Tensor, t: int, code: Tensor, states: Tensor, crops: Tensor
 ) -> Tensor:
-    """The clean latents (B, 24, 32, 32) that the network sees in noisy ones at steps t (B,).
+    """The clean latents (B, 24, 32, 32) that the network sees in noisy ones at step t.
 
     By the pooled codes (B, CODE), the text's hidden states (B, n, STATES), and the crops' corners (B, 2) in pixels.
     """
-    edge = torch.full_like(crops, EDGE)
+    edge, step = torch.full_like(crops, EDGE), torch.full((len(x),), t, device=x.device)
     with torch.autocast(x.device.type, torch.bfloat16):
         output = unet(
             x.contiguous(memory_format=torch.channels_last),
-            t,
+            step,
             encoder_hidden_states=states,
             added_cond_kwargs={"text_embeds": code, "time_ids": torch.cat([edge, crops, edge], 1)},
         ).sample
@@ -237,23 +237,6 @@ def deaf(gradient: Tensor) -> Tensor:
     return torch.cat([gradient[:, :BEHIND], torch.zeros_like(gradient[:, BEHIND:])], 1)
 
 
-class Lesson(nn.Module):
-    """What a batch is learnt from, as a function of tensors alone, so that a card can record it."""
-
-    def __init__(self, unet: UNet2DConditionModel, distance: Distance, edge: int) -> None:
-        """`edge` is the eye's, see `Distance`."""
-        super().__init__()
-        self.unet, self.distance, self.edge = unet, distance, edge
-
-    def forward(
-        self, x: Tensor, t: Tensor, code: Tensor, states: Tensor, crops: Tensor, x0: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, what the eye sees (B - B // 2,), the mean error; see `predict` for what it takes."""
-        made = predict(self.unet, x, t, code, states, crops)
-        loss, seen = self.distance(made, x0, self.edge)
-        return loss, seen, (made.detach() - x0).abs().mean()
-
-
 class Painter(loop.Fit):
     """`loop.Learner` of the generator."""
 
@@ -267,15 +250,12 @@ class Painter(loop.Fit):
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
                 weight.register_hook(deaf)
         self.distance = Distance(batches.encoder.matrix).to(batches.device)
-        self.lessons = {edge: Lesson(unet, self.distance, edge) for edge in EDGES}
         self.stream = None if batches.device == "cpu" else torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self.recorded = False
         self.ahead: tuple[Batch, list[codes.Target]] | None = None
 
     def predict(self, drawn: Batch, x: Tensor, t: int) -> Tensor:
         """See `predict`: the clean latents (B, 24, 32, 32) in x (alike) at step t, by what `drawn` says."""
-        steps = torch.full((len(x),), t, device=x.device)
-        return predict(self.network, x, steps, drawn.code, drawn.states, drawn.crops)
+        return predict(self.network, x, t, drawn.code, drawn.states, drawn.crops)
 
     def first(self, drawn: Batch) -> Tensor:
         """What is seen at the first step (B, 24, 32, 32): noise alone."""
@@ -305,29 +285,13 @@ class Painter(loop.Fit):
         if self.stream:
             torch.cuda.current_stream().wait_stream(self.stream)
 
-    def lesson(self, edge: int, *given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Lesson.forward`. A card records all lessons at the first, there and back, and replays them.
-
-        It runs their thousands of kernels in less time than Python takes to ask for them. They share their memory:
-        each is done before another begins.
-        """
-        if self.stream and not self.recorded:
-            surface, pool = tuple(tensor.clone() for tensor in given), torch.cuda.graph_pool_handle()
-            for lesson in self.lessons.values():
-                torch.cuda.make_graphed_callables(lesson, surface, allow_unused_input=True, pool=pool)
-            self.recorded = True
-        loss, seen, error = self.lessons[edge](*given)
-        return loss, seen.detach(), error.detach()
-
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
         drawn, targets = self.ahead or self.draw(self.batch, rng)
         self.ready()
         x, t = self.noisy(drawn, rng)
-        steps = torch.full((len(x),), t, device=x.device)
-        loss, seen, error = self.lesson(
-            int(rng.choice(EDGES)), x, steps, drawn.code, drawn.states, drawn.crops, drawn.x0
-        )
+        made, x0 = self.predict(drawn, x, t), drawn.x0
+        loss, seen = self.distance(made, x0)
         self.learn(loss, index, fraction)
         # While a card still learns, the next batch is drawn: only what follows waits for it.
         self.ahead = self.draw(self.batch, rng) if self.stream else None
@@ -335,7 +299,7 @@ class Painter(loop.Fit):
             self.batches.learnt(targets[-len(seen) :], seen)
         # What comes often must be one thing in all processes, or a resumed run would go on otherwise.
         loop.all_reduce_mean([torch.from_numpy(self.batches.errors)])
-        return {"l1": float(error), "seen": float(seen.mean())}
+        return {"l1": float((made.detach() - x0).abs().mean()), "seen": float(seen.mean())}
 
     def state_dict(self) -> dict[str, Any]:
         """See `loop.Learner`."""
@@ -389,4 +353,4 @@ def train(
     reader = Reader(listener, text.load_tokenizer(), device) if listener else None
     batches = Batches(art, encoder or Encoder.load(), reader, device=device)
     painter = Painter(unet.to(device), batches, batch or (32 if device == "cpu" else 512), rate)
-    loop.train(painter, path, steps, minutes, seed, resume, 100 if device == "cpu" else 500)
+    loop.train(painter, path, steps, minutes, seed, resume, fast=device != "cpu")

@@ -153,22 +153,23 @@ def blend(path: Path, earlier: Path, share: float) -> None:
     save_atomically(state, path)
 
 
-def budget(learner: Learner, path: Path, steps: int | None, minutes: float) -> int:
+def budget(learner: Learner, path: Path, steps: int | None, minutes: float, tried: int = 4) -> int:
     """How many steps a run has: as given, or as it began with, or what `minutes` hold on this machine.
 
-    The last is measured, so it differs from run to run; the number is told, and given as `steps` repeats the run.
+    The last is measured, on the last three quarters of `tried` steps, so it differs from run to run; the number is
+    told, and given as `steps` repeats the run.
     """
     if steps is not None:
         return steps
     if path.exists():
         return int(checkpoint(path)["steps"])
     before, spans = copy.deepcopy(learner.state_dict()), list[float]()
-    for index in range(4):
+    for index in range(tried):
         began = time.perf_counter()
         learner.step(index, 0.0, np.random.default_rng(index))
         spans.append(time.perf_counter() - began)
     learner.load_state_dict(before)
-    span = torch.tensor([statistics.median(spans[1:])])
+    span = torch.tensor([statistics.median(spans[-3 * tried // 4 :])])
     all_reduce_mean([span])
     found = max(1, round(60 * minutes / float(span)))
     tqdm.write(f"{path.stem}: {minutes:g} minutes are {found} steps here (--steps {found} repeats this run)")
@@ -237,15 +238,17 @@ def train(
     minutes: float,
     seed: int,
     resume: bool = True,
-    save_every: int = 100,
+    fast: bool = False,
 ) -> None:
     """A run as the command line asks for one: of `steps`, or as many as `minutes` hold (`budget`).
 
-    It goes on from the checkpoint at `path`, or without `resume` begins anew. Every other has a sheet.
+    It goes on from the checkpoint at `path`, or without `resume` begins anew. A `fast` one, whose steps are short
+    but for the first ones, is measured for longer, and stops less often for checkpoints and sheets.
     """
     if not resume:
         path.unlink(missing_ok=True)
-    run(learner, budget(learner, path, steps, minutes), path, seed, save_every, 2 * save_every)
+    tried, every = (60, 500) if fast else (4, 100)
+    run(learner, budget(learner, path, steps, minutes, tried), path, seed, every, 2 * every)
 
 
 def plot(curves: list[dict[str, float]], path: Path) -> None:

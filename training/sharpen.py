@@ -24,7 +24,6 @@ from training.decoder import SCALING, picture_loss
 from training.generator import Painter
 from training.latents import PATCH, PLACED, Composer, Encoder, grounds, washes
 from training.paths import WORK
-from training.perception import EDGES
 
 CHECKPOINT = WORK / "sharp.pt"
 CROP = 12
@@ -76,7 +75,7 @@ class Both:
         palette = grounds(targets)
         backgrounds = washes(drawn.noise.cpu(), palette)
         made = self.painter.predict(drawn, *self.painter.noisy(drawn, rng))
-        latent, _ = self.painter.distance(made, drawn.x0, int(rng.choice(EDGES)))
+        latent, _ = self.painter.distance(made, drawn.x0)
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
         true = true.to(batches.device)
         with torch.autocast(torch.device(batches.device).type, torch.bfloat16):

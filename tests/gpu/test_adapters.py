@@ -26,27 +26,27 @@ def style(spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> AdapterS
 
 
 def test_a_replay_reads_what_is_merged_and_what_is_restored(
-    fast: Pipeline, eager: Pipeline, ask: Ask, style: AdapterSpec
+    precise: Pipeline, eager: Pipeline, ask: Ask, style: AdapterSpec
 ) -> None:
-    recorded = list(fast.denoiser.graphed.recorded)
-    for pipeline in (fast, eager):
+    recorded = list(precise.denoiser.graphed.recorded)
+    for pipeline in (precise, eager):
         pipeline.add_adapter(style)
     plain, styled = ask(steps=2), ask(steps=2, adapters=(AdapterUse("style", 0.8),))
     try:
-        (before,) = drawn(fast, [plain])
-        (merged,) = drawn(fast, [styled])
+        (before,) = drawn(precise, [plain])
+        (merged,) = drawn(precise, [styled])
         (by_eager,) = drawn(eager, [styled])
         assert np.abs(merged - by_eager).max() <= BOUND
         assert np.abs(merged - before).max() > BOUND
-        assert np.array_equal(drawn(fast, [plain])[0], before)
-        assert fast.denoiser.graphed.recorded == recorded, "nothing was recorded for it"
+        assert np.array_equal(drawn(precise, [plain])[0], before)
+        assert precise.denoiser.graphed.recorded == recorded, "nothing was recorded for it"
     finally:
-        for pipeline in (fast, eager):
+        for pipeline in (precise, eager):
             pipeline.use_adapters(())
             pipeline.remove_adapter("style")
 
 
-def test_what_a_two_step_solver_holds_is_replayed(fast: Pipeline, eager: Pipeline, ask: Ask) -> None:
+def test_what_a_two_step_solver_holds_is_replayed(precise: Pipeline, eager: Pipeline, ask: Ask) -> None:
     requests = [ask(steps=5, sampler="dpmpp_2m"), ask(steps=5, sampler="euler", seed=2, guidance_scale=2.0)]
-    for one, other in zip(drawn(fast, requests), drawn(eager, requests), strict=True):
+    for one, other in zip(drawn(precise, requests), drawn(eager, requests), strict=True):
         assert np.abs(one - other).max() <= BOUND

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -88,19 +87,22 @@ def test_so_is_one_of_two_networks_or_of_the_study(load: Any, tmp_path: Path) ->
 
 def test_minutes_are_told_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured without leaving a trace; what is given, or was begun with, comes first."""
-    now = itertools.count(0, 30.0)
-    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
+    now, slow = [0.0], 1
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     net = nn.Linear(16, 16)
     before = net.weight.detach().clone()
     fit = loop.Fit(net, Muon(net.named_parameters(), muon_rate=0.1, adam_rate=0.1))
 
     def step(index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         fit.learn(net(torch.ones(2, 16)).square().mean(), index, fraction)
+        now[0] += 500 if index < slow else 30
         return {}
 
     monkeypatch.setattr(fit, "step", step, raising=False)
     learner: Any = fit
     assert loop.budget(learner, tmp_path / "a.pt", None, minutes=3) == 6  # a step takes half a minute
+    slow = 15
+    assert loop.budget(learner, tmp_path / "a.pt", None, minutes=3, tried=60) == 6
     assert torch.equal(net.weight, before)
     assert loop.budget(learner, tmp_path / "a.pt", 17, minutes=3) == 17
     loop.run(learner, 2, tmp_path / "a.pt")

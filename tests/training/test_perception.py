@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from training.decoder import SCALING
 from training.latents import CHANNELS, PLACED, Composer, Encoder, Pose, Scene
-from training.perception import EDGES, SEEN, Distance
+from training.perception import SEEN, Distance
 
 SCENES = [Scene(i, None, 3 + i, Pose(0, 0, PLACED)) for i in range(2)]
 
@@ -39,10 +39,10 @@ def test_small_pictures_are_the_pictures(distance: Distance, composer: Composer)
 def test_the_eye_looks_at_half_of_a_batch(distance: Distance, composer: Composer) -> None:
     """What is alike is no distance, and what the eye adds to the latents' moves the second of two pictures."""
     true = Encoder.load().pictures(composer.pictures(SCENES)) * SCALING
-    assert [float(each) for each in distance(true, true, EDGES[0])] == [0, 0]
+    assert [float(each) for each in distance(true, true)] == [0, 0]
     made = true.flip(0).requires_grad_()
     pixels = ((made - true).abs() + 0.5 * (made - true).square()).mul(distance.weights).mean((1, 2, 3))
-    loss, apart = distance(made, true, EDGES[-1])
+    loss, apart = distance(made, true)
     assert apart.shape == (1,)
     seen = loss - pixels.mean()
     assert float(seen.detach()) == pytest.approx(SEEN * float(apart), rel=1e-3)

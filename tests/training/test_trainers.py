@@ -17,7 +17,7 @@ from torch import nn
 
 from training import codes, decoder, export, generator, latents, listening, looks, loop, sharpen, text
 from training import encoder as vae_encoder
-from training.batches import Batches
+from training.batches import Batches, Reader
 from training.concepts import COLOUR_NAMES, CONCEPTS, STYLE_NAMES
 from training.latents import CHANNELS, GRID, PLACED, Composer, Encoder
 
@@ -75,6 +75,32 @@ def test_parts_of_pictures_are_kept_while_there_is_room(
     assert parts[1] is not parts[5]
     assert torch.equal(parts[1], parts[5])
     assert batches.encoded.cache_info().currsize == 2
+
+
+def test_on_a_card_captions_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read once, rightly or never again; on a CPU every batch has new ones."""
+    tokenizer, rng, asked = text.load_tokenizer(), np.random.default_rng(0), list[int]()
+
+    def batch(count: int) -> tuple[list[str], list[codes.Target]]:
+        asked.append(count)
+        return ["a dog"] * count, [codes.Target(1)] * count
+
+    def decode(pooled: torch.Tensor, slots: torch.Tensor) -> list[codes.Target]:
+        return [codes.Target(1 + i % 2) for i in range(len(pooled))]  # every other is misread
+
+    monkeypatch.setattr(codes, "decode", decode)
+    monkeypatch.setattr(codes, "held_out", lambda target: False)
+    for card, expected in ((None, [8, 8, 8]), (2, [8, 8, 2, 2])):
+        reader = Reader(text.build(tokenizer), tokenizer)
+        monkeypatch.setattr(reader.captions, "batch", batch)
+        reader.fresh = card
+        asked.clear()
+        for _ in expected:
+            code, states, targets = reader.read(8, rng)
+        assert asked == expected
+        assert targets == [codes.Target(1)] * (8 if card else 4)
+        assert code.shape == (len(targets), codes.CODE)
+        assert states.shape == (len(targets), text.LENGTH, codes.STATES)
 
 
 def test_what_looks_alike_is_said_alike(composer: Composer, encoder: Encoder) -> None:
@@ -155,9 +181,7 @@ def test_what_the_eye_sees_says_what_comes_often(
     drawn, targets = learner.batches.draw(4, rng)
     monkeypatch.setattr(learner.batches, "draw", lambda *_: (drawn, targets))
     monkeypatch.setattr(
-        learner.distance,
-        "forward",
-        lambda made, true, _: ((made - true).abs().mean(), torch.tensor([7.0, 9.0])),
+        learner, "distance", lambda made, true: ((made - true).abs().mean(), torch.tensor([7.0, 9.0]))
     )
     assert learner.step(0, 0.0, rng)["seen"] == 8
     for target, error in zip(targets, (None, None, 7.0, 9.0), strict=True):

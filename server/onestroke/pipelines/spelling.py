@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from onestroke.models.folders import read_json
@@ -18,6 +18,8 @@ FILE = "tokenizer_2/spelling.json"
 """`known`: words that mean something to the model, the likeliest first; `others`: words that stand as they are."""
 
 WORD = re.compile(r"[^\W\d_]+")
+KEPT = 10_000
+"""Words that are not looked up again: who types asks for the same ones with every key."""
 MOST = 64
 """Words of a prompt that are looked at: more than a small encoder reads."""
 SHORTEST, LONGEST = 4, 20
@@ -39,6 +41,7 @@ class Spelling:
         self.written = frozenset((*known, *others))
         self.sorted_known, self.sorted_written = sorted(self.ranks), sorted(self.written)
         self.sounds = {sound(word): word for word in reversed(known) if len(word) > SHORTEST}
+        self.word = lru_cache(KEPT)(self._word)
 
     def correct(self, prompt: str) -> str:
         """The prompt with its slips put right; its last word may still be being typed, and then it is left alone
@@ -50,7 +53,7 @@ class Spelling:
         right = self.word(word, unfinished=match.end() == end)
         return match[0] if right == word else right
 
-    def word(self, word: str, unfinished: bool = False) -> str:
+    def _word(self, word: str, unfinished: bool = False) -> str:
         """A word in lower case, or what it was meant to be: first what sounds like it, then the likeliest."""
         shortest = SHORTEST + unfinished
         if not (shortest <= len(word) <= LONGEST and word.isascii()) or word in self.written:
