@@ -45,9 +45,10 @@ commands of the study of distillation (README.md), in order; they count --steps 
 Each trainer draws its curves and sheets beside its checkpoint in training/work/ and goes on from that when run
 again; without one it starts from the shipped weights, at a lower learning rate, unless --scratch is given.
 Schedules count steps: --steps says how many, or --minutes, which are measured and told as steps at the start; the
-same steps and threads make the same weights on a CPU. On an NVIDIA card everything is compiled, in large batches,
-and `all` takes 25 minutes. On a CPU processes get more done than threads: two trainers with a thread each side by
-side, or `torchrun --standalone --nproc-per-node CORES -m training generator`, whose processes share every step.
+same steps and threads make the same weights on a CPU. On an NVIDIA card batches are large, and `all` takes 25
+minutes; of its parts the generator alone has been trained on one. On a CPU processes get more done than threads:
+two trainers with a thread each side by side, or `torchrun --standalone --nproc-per-node CORES -m training
+generator`, whose processes share every step.
 """
 SHARES = {"text": 0.15, "decoder": 0.2, "generator": 0.5, "sharpen": 0.12, "encoder": 0.03}
 STUDY = ("judge", "teacher", "add", "dmd2", "ablation")

@@ -123,7 +123,7 @@ def points(report: dict[str, Any]) -> float:
 _YARDSTICK = """
 things.tsv lexicon.tsv lexicon_by_hand.tsv untaught.tsv concepts.py keywords.py phrases.py grammar.py frames.py
 captions.py codes.py looks.npy data.py latents.py measures.py truth.py text.py drawings.py evaluate.py
-spelling.py spelling.json
+spelling.py spelling.json ../server/onestroke/pipelines/spelling.py
 """
 YARDSTICK = _YARDSTICK.split()
 """Files that say what is asked of an edition, and what is right."""
