@@ -86,9 +86,10 @@ class Reader:
         )
 
     def read(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[codes.Target]]:
-        """Pooled codes (n, CODE), hidden states (n, LENGTH, STATES), targets of `count` captions or less.
+        """Pooled codes (n, CODE), hidden states (n, LENGTH, STATES), targets of captions that were read rightly.
 
-        A grammar written in Python would starve a card: there, most captions come again, in other company.
+        `count` at most. A grammar written in Python would starve a card: there, most captions come again, in other
+        company.
         """
         self.captions.rng = rng
         if self.fresh is None:
