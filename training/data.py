@@ -132,8 +132,11 @@ def prepare() -> None:
     for concept in CONCEPTS:
         icon = icons["icons"][concept.art]
         bodies.append((icon["body"], icon.get("width", icons["width"]), icon.get("height", icons["height"])))
+    path = folder / "mains.npy"
+    mains = np.load(path) if path.exists() else np.zeros((0, 3), np.float32)
     with ProcessPoolExecutor() as pool:
-        mains = np.stack([*pool.map(main_of, bodies, chunksize=16)])
+        if new := len(CONCEPTS) - len(mains):
+            mains = np.concatenate([mains, np.stack([*pool.map(main_of, bodies[-new:], chunksize=16)])])
         for size in tqdm((SMALL, *SIZES), desc="render", unit="size"):
             path = folder / f"{size}.npy"
             known = np.load(path) if path.exists() else np.zeros((0, size, size, 5), np.uint8)

@@ -308,7 +308,7 @@ class Painter(loop.Fit):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `loop.Learner`."""
         super().load_state_dict(state)
-        self.batches.errors = state["errors"].numpy().copy()
+        self.batches.errors, self.ahead = state["errors"].numpy().copy(), None
 
     @torch.no_grad()
     def sheet(self) -> Image.Image | None:
