@@ -130,7 +130,7 @@ class Batches:
         put together, on `device`.
         """
         self.composer, self.reader, self.several = composer, reader, several
-        self.encoder = Encoder(encoder.matrix.to(device))
+        self.encoder = encoder.to(device)
         self.device = device
         self.errors = np.full((2, len(CONCEPTS)), 0.15)
         self.encoded = lru_cache(maxsize=KEPT if device == "cpu" else KEPT_ON_CARD)(self.encode)

@@ -66,9 +66,9 @@ def build(width: int = 32, blocks: tuple[int, ...] = BLOCKS) -> AutoencoderTiny:
 class Crops:
     """Random square crops of random scenes, as (latents, pictures)."""
 
-    def __init__(self, composer: Composer, encoder: Encoder, edge: int) -> None:
-        """`edge` in pixels, a multiple of 16."""
-        self.composer, self.encoder, self.edge = composer, encoder, edge
+    def __init__(self, composer: Composer, encoder: Encoder, edge: int, device: str = "cpu") -> None:
+        """`edge` in pixels, a multiple of 16; all is put together on `device`."""
+        self.composer, self.encoder, self.edge, self.device = composer, encoder.to(device), edge, device
 
     def scene(self, rng: np.random.Generator) -> tuple[Scene, Tensor]:
         """A scene and its background (3,): a named colour, three times in four, or any."""
@@ -82,13 +82,13 @@ class Crops:
         backgrounds: list[Tensor] = []
         while len(crops) < size:
             scene, background = self.scene(rng)
-            cutout = self.composer.cutout(scene)
+            cutout = self.composer.cutout(scene, self.device)
             for _ in range(per_scene):
                 # Not far off the middle: corners hold nothing but background.
                 y, x = rng.integers(2, (EDGE - self.edge) // PATCH - 1, 2) * PATCH
                 crops.append(cutout[y : y + self.edge, x : x + self.edge])
                 backgrounds.append(background)
-        pictures = flatten(torch.stack(crops), torch.stack(backgrounds))
+        pictures = flatten(torch.stack(crops), torch.stack(backgrounds).to(self.device))
         return self.encoder.pictures(pictures), pictures.contiguous(memory_format=torch.channels_last)
 
 
@@ -150,10 +150,9 @@ class Sharpener(loop.Fit):
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`."""
-        device = self.optimiser.parameters[0].device
-        latents, true = (part.to(device) for part in self.crops.batch(self.batch, rng))
-        noisy = latents + 0.04 * torch.rand(len(latents), 1, 1, 1, device=device) * torch.randn_like(latents)
-        with torch.autocast(device.type, torch.bfloat16):
+        latents, true = self.crops.batch(self.batch, rng)
+        noisy = latents + 0.04 * torch.rand_like(latents[:, :1, :1, :1]) * torch.randn_like(latents)
+        with torch.autocast(latents.device.type, torch.bfloat16):
             made = self.decode(noisy.contiguous(memory_format=torch.channels_last))
         self.learn(picture_loss(made.float(), true, early=fraction < 0.08), index, fraction)
         return {"psnr": float(10 * torch.log10(4 / F.mse_loss(made.detach().float(), true)))}
@@ -183,6 +182,6 @@ def train(
     torch.manual_seed(seed)
     vae = build()
     rate = 0.35 if resume and shipped(vae) else 1.0
-    crops = Crops(composer or Composer(), encoder or Encoder.load(), edge)
+    crops = Crops(composer or Composer(), encoder or Encoder.load(), edge, device)
     learner = Sharpener(vae.to(device), crops, batch or (8 if device == "cpu" else 64), rate)
-    loop.train(learner, path, steps, minutes, seed, resume)
+    loop.train(learner, path, steps, minutes, seed, resume, fast=device != "cpu")

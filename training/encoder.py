@@ -34,9 +34,8 @@ class Teller(loop.Fit):
 
     def step(self, index: int, fraction: float, rng: np.random.Generator) -> dict[str, float]:
         """See `loop.Learner`; the share of the latents' variance that it explains."""
-        device = self.optimiser.parameters[0].device
-        latents, pictures = (part.to(device) for part in self.crops.batch(self.batch, rng))
-        with torch.autocast(device.type, torch.bfloat16):
+        latents, pictures = self.crops.batch(self.batch, rng)
+        with torch.autocast(latents.device.type, torch.bfloat16):
             made = self.network(pictures).float()
         # Every channel counts by its own spread, so that the weak ones are learnt too.
         spread = latents.std((0, 2, 3), keepdim=True) + 0.02
@@ -61,8 +60,8 @@ def train(
     Goes on from the checkpoint at `path`; without one, from the shipped weights at a third of the learning rates.
     """
     torch.manual_seed(seed)
-    crops = Crops(composer or Composer(), linear or Encoder.load(), edge)
+    crops = Crops(composer or Composer(), linear or Encoder.load(), edge, device)
     vae = decoder.build()
     rate = 0.35 if resume and decoder.shipped(vae) else 1.0
     teller = Teller(vae.to(device), crops, batch or (8 if device == "cpu" else 64), rate)
-    loop.train(teller, path, steps, minutes, seed, resume)
+    loop.train(teller, path, steps, minutes, seed, resume, fast=device != "cpu")

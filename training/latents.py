@@ -190,13 +190,13 @@ class Composer:
             canvas[y0:y1, x0:x1, :3] = shade
         return canvas if scene.style is None else stylise(canvas, scene.style, is_dark(scene.background))
 
-    def target(self, target: Target, crop: Sequence[int]) -> Tensor:
+    def target(self, target: Target, crop: Sequence[int], device: str = "cpu") -> Tensor:
         """(512, 512, 4) bytes: all things of a target, which never overlap, in a picture cut out at a corner."""
-        return self.cutouts(Scene.all(target, crop)).amax(0)
+        return self.cutouts(Scene.all(target, crop), device).amax(0)
 
-    def cutouts(self, scenes: Sequence[Scene]) -> Tensor:
+    def cutouts(self, scenes: Sequence[Scene], device: str = "cpu") -> Tensor:
         """(B, 512, 512, 4) bytes, see `cutout`."""
-        return torch.stack([self.cutout(scene) for scene in scenes])
+        return torch.stack([self.cutout(scene, device) for scene in scenes])
 
     def pictures(self, scenes: Sequence[Scene]) -> Tensor:
         """(B, 3, 512, 512) in -1..1."""
@@ -243,6 +243,10 @@ class Encoder:
     def load(cls) -> Encoder:
         """The encoder that the shipped weights were trained with."""
         return cls(torch.from_numpy(np.load(MATRIX)))
+
+    def to(self, device: str) -> Encoder:
+        """The same on `device`."""
+        return Encoder(self.matrix.to(device))
 
     def pictures(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) in -1..1 to (B, 24, H/16, W/16)."""

@@ -71,14 +71,13 @@ class Both:
         """See `loop.Learner`."""
         batches = self.painter.batches
         drawn, targets = batches.draw(self.painter.batch, rng)
-        cutouts = torch.stack([*map(batches.composer.target, targets, drawn.crops.tolist())])
-        palette = grounds(targets)
-        backgrounds = washes(drawn.noise.cpu(), palette)
+        pairs = zip(targets, drawn.crops.tolist(), strict=True)
+        cutouts = torch.stack([batches.composer.target(*pair, batches.device) for pair in pairs])
+        backgrounds = washes(drawn.noise, grounds(targets).to(batches.device))
         made = self.painter.predict(drawn, *self.painter.noisy(drawn, rng))
         latent, _ = self.painter.distance(made, drawn.x0)
         cut, true = crops(made / SCALING, cutouts, backgrounds, rng)
-        true = true.to(batches.device)
-        with torch.autocast(torch.device(batches.device).type, torch.bfloat16):
+        with torch.autocast(cut.device.type, torch.bfloat16):
             pixels = self.vae.decoder(cut)
         torch.autograd.backward(latent + 2 * picture_loss(pixels.float(), true))
         for fit in (self.painter, self.decoder):
@@ -119,7 +118,7 @@ def train(
     art = composer or Composer(*load_art((PLACED, SMALL)))
     batches = Batches(art, encoder or Encoder.load(), device=device)
     both = Both(unet, vae, batches, batch or (8 if device == "cpu" else 128), rate)
-    loop.train(both, path, steps, minutes, seed, resume and current(path, sources))
+    loop.train(both, path, steps, minutes, seed, resume and current(path, sources), fast=device != "cpu")
 
 
 def load(path: Path | None = None) -> tuple[UNet2DConditionModel, AutoencoderTiny]:
