@@ -37,7 +37,7 @@ bicycle, airplane, boat, castle, balloon, umbrella
 THINGS: tuple[int, ...] = tuple(INDEX[name.strip()] for name in _NAMES.replace("\n", " ").split(","))
 """The 64 things, chosen to look different from one another; about two thirds of them have a left and a right."""
 LAST = 999
-STUDENT_STEPS = (generator.FIRST, *generator.LATER)
+STUDENT_STEPS = (999, 749, 499, 249)
 """Where one to four steps stand, SDXL Turbo's trailing ones (1: the first; 2: 999 and 499)."""
 
 
@@ -46,8 +46,12 @@ def scheduler() -> EulerAncestralDiscreteScheduler:
 
     (Lin et al., arXiv 2305.08891: step 999 is all noise.)
     """
-    return EulerAncestralDiscreteScheduler.from_config(
-        generator.scheduler().config, prediction_type="v_prediction", rescale_betas_zero_snr=True
+    return EulerAncestralDiscreteScheduler(
+        **generator.SCHEDULE,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        steps_offset=1,
+        rescale_betas_zero_snr=True,
     )
 
 

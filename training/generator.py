@@ -51,24 +51,34 @@ HEADS = (2, 3, 5, 5, 5)
 """Attention heads by level, 32 channels each."""
 GROUPS = 16
 """Groups of each normalisation: all widths are multiples."""
-FIRST, LATER = 999, (749, 499, 249)
-"""Timesteps that one step visits, and two to four steps after it."""
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+"""SDXL Turbo's."""
+FIRST, LAST = 999, 499
+"""Timesteps of the first step and, where there are several, of the last."""
+KEPT = EulerDiscreteScheduler(**SCHEDULE).alphas_cumprod
+SIGMA: list[float] = ((1 - KEPT) / KEPT).sqrt().tolist()
+"""The noise levels, by timestep."""
 SIMULATED = 0.7
 """How often a later step begins with the network's own drawing, and not with the truth."""
 
 
 def scheduler() -> EulerDiscreteScheduler:
-    """SDXL Turbo's noise levels; the network says the clean latents themselves, and the noise stays the same.
+    """SDXL Turbo's noise, in Karras' steps (arXiv 2206.00364) from FIRST to LAST; the noise stays the same.
 
-    With v-prediction a later step's network has to cancel, exactly, all noise that is left in what it sees, and at
-    this size cannot. What it says here it can say without looking, and the same noise says how the wash goes.
+    The network says the clean latents themselves. With v-prediction a later step's network has to cancel, exactly,
+    all noise that is left in what it sees, and at this size cannot. What it says here it can say without looking,
+    and the same noise says how the wash goes. It says so the more faintly the less of it is left: hence LAST.
     """
     return EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        num_train_timesteps=1000,
+        **SCHEDULE,
         prediction_type="sample",
+        use_karras_sigmas=True,
+        sigma_min=SIGMA[LAST],
         timestep_spacing="trailing",
         steps_offset=1,
     )
@@ -164,11 +174,6 @@ def listen(block: BasicTransformerBlock) -> None:
     constant = (attention.to_q.weight @ block.norm2.bias).view(attention.heads, -1)
     aim = constant / constant.norm(dim=1, keepdim=True) ** 2 * 30 * constant.shape[1] ** 0.5 / codes.FLAG
     attention.to_k.weight[:, : codes.SLOTS] += aim.reshape(-1, 1)
-
-
-_KEPT = scheduler().alphas_cumprod
-SIGMA = {t: float(((1 - _KEPT[t]) / _KEPT[t]) ** 0.5) for t in (FIRST, *LATER)}
-"""The sampler's own noise levels, by step."""
 
 
 def seen(x0: Tensor, noise: Tensor, t: int) -> Tensor:
@@ -269,7 +274,7 @@ class Painter(loop.Fit):
         """
         if rng.random() >= self.later:
             return self.first(drawn), FIRST
-        t, x0 = int(rng.choice(LATER)), drawn.x0
+        t, x0 = int(rng.integers(LAST, FIRST)), drawn.x0
         if rng.random() < SIMULATED:
             with torch.no_grad():
                 x0 = self.predict(drawn, self.first(drawn), FIRST)

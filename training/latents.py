@@ -73,15 +73,16 @@ _REACH, _SOFTNESS = 8, 3.0
 def washes(noise: Tensor, backgrounds: Tensor) -> Tensor:
     """Backgrounds (B, 3) in 0..1 as watercolour: (B, 3, 32, 32), a soft field per colour that the seed decides.
 
-    The field is the blurred noise (B, 24, 32, 32) of channels 0 to 2, brought back to unit variance: a network can
-    read it off its input by convolution alone, and it is continuous, so there is no seed between two pictures.
+    The field is the blurred noise (B, 24, 32, 32) of the last three channels, brought back to unit variance: a
+    network can read it off its input by convolution alone, and it is continuous, so there is no seed between two
+    pictures. Pictures are faintest in these channels, and hide the noise least in later steps.
     """
     line = torch.exp(-0.5 * (torch.arange(-_REACH, _REACH + 1, device=noise.device) / _SOFTNESS) ** 2)
     kernel = torch.outer(line, line).expand(3, 1, -1, -1)
     variance = F.conv2d(
         torch.ones(1, 3, GRID, GRID, device=noise.device), kernel**2, padding=_REACH, groups=3
     )
-    field = F.conv2d(noise[:, :3].float(), kernel, padding=_REACH, groups=3) / variance.sqrt()
+    field = F.conv2d(noise[:, -3:].float(), kernel, padding=_REACH, groups=3) / variance.sqrt()
     return (backgrounds[:, :, None, None] + WASH * field).clamp(0, 1)
 
 

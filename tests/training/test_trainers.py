@@ -135,16 +135,20 @@ def test_every_thing_has_a_number_of_its_own() -> None:
     assert step.abs().max() == 0
 
 
-def test_later_steps_look_like_the_samplers() -> None:
-    """What the training shows the network at its steps is what the scheduler does."""
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_later_steps_look_like_the_samplers(steps: int) -> None:
+    """What the training shows the network at its steps is what the scheduler does, between FIRST and LAST."""
     sampler = generator.scheduler()
-    sampler.set_timesteps(4)
-    assert tuple(sampler.timesteps.int().tolist()) == (generator.FIRST, *generator.LATER)
+    sampler.set_timesteps(steps)
+    ends = sampler.timesteps[[0, -1]].tolist()
+    assert ends == pytest.approx([generator.FIRST, generator.LAST if steps > 1 else generator.FIRST], abs=0.01)
     noise, x0 = torch.randn(2, 4, CHANNELS, 8, 8)
     x = noise * sampler.init_noise_sigma
-    for t in sampler.timesteps:
+    for t, sigma in zip(sampler.timesteps, sampler.sigmas, strict=False):
         seen = sampler.scale_model_input(x, t)
-        assert torch.allclose(generator.seen(x0, noise, int(t)), seen, atol=1e-3)
+        low, high = int(t), min(int(t) + 1, generator.FIRST)
+        assert generator.SIGMA[low] * 0.999 <= sigma <= generator.SIGMA[high] * 1.001
+        assert torch.allclose(generator.seen(x0, noise, round(float(t))), seen, atol=0.02)
         x = sampler.step(x0, t, x).prev_sample
     assert torch.allclose(x, x0, atol=1e-5)
 
