@@ -150,9 +150,9 @@ def share(right: Sequence[bool]) -> dict[str, Any]:
 def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
     """How much larger the share of the second is, of the same cases, with its 95% interval.
 
-    By the cases that came out differently, b and c of n: (c - b) / n. The interval is Agresti and Min's (Statistics in
-    Medicine 24, 2005): half a case more of each of the four kinds, so that none that differs is not taken for certain;
-    then (c - b) / n, with a variance of (b + c - (c - b)^2 / n) / n^2.
+    By the cases that came out differently, b and c of n: (c - b) / n. The interval is Agresti and Min's
+    (Statistics in Medicine 24, 2005): half a case more of each of the four kinds, so that none that differs is not
+    taken for certain; then (c - b) / n, with a variance of (b + c - (c - b)^2 / n) / n^2.
     """
     n = len(before)
     changes = [int(b) - int(a) for a, b in zip(before, after, strict=True)]

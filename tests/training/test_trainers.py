@@ -141,7 +141,9 @@ def test_later_steps_look_like_the_samplers(steps: int) -> None:
     sampler = generator.scheduler()
     sampler.set_timesteps(steps)
     ends = sampler.timesteps[[0, -1]].tolist()
-    assert ends == pytest.approx([generator.FIRST, generator.LAST if steps > 1 else generator.FIRST], abs=0.01)
+    assert ends == pytest.approx(
+        [generator.FIRST, generator.LAST if steps > 1 else generator.FIRST], abs=0.01
+    )
     noise, x0 = torch.randn(2, 4, CHANNELS, 8, 8)
     x = noise * sampler.init_noise_sigma
     for t, sigma in zip(sampler.timesteps, sampler.sigmas, strict=False):

@@ -87,7 +87,10 @@ def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
     kind = getattr(diffusers, SCHEDULERS[sampler])
     expected = set(inspect.signature(kind.__init__).parameters)
     if "use_karras_sigmas" in expected:
-        expected |= {"sigma_min", "sigma_max"}  # read, though not all declare them: where the steps begin and end
+        expected |= {
+            "sigma_min",
+            "sigma_max",
+        }  # read, though not all declare them: where the steps begin and end
     kept = {name: value for name, value in config.items() if name in expected}
     if "clip_sample" in expected:
         kept.setdefault("clip_sample", False)
