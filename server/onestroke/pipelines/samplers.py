@@ -87,10 +87,8 @@ def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
     kind = getattr(diffusers, SCHEDULERS[sampler])
     expected = set(inspect.signature(kind.__init__).parameters)
     if "use_karras_sigmas" in expected:
-        expected |= {
-            "sigma_min",
-            "sigma_max",
-        }  # read, though not all declare them: where the steps begin and end
+        # Where the steps begin and end: all of these read it, not all declare it.
+        expected |= {"sigma_min", "sigma_max"}
     kept = {name: value for name, value in config.items() if name in expected}
     if "clip_sample" in expected:
         kept.setdefault("clip_sample", False)
