@@ -47,7 +47,7 @@ def scheduler() -> EulerAncestralDiscreteScheduler:
     (Lin et al., arXiv 2305.08891: step 999 is all noise.)
     """
     return EulerAncestralDiscreteScheduler(
-        **generator.SCHEDULE,
+        **generator.NOISE,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
         steps_offset=1,

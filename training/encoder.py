@@ -1,8 +1,8 @@
-"""The VAE's encoder, taught the fixed linear latents, so that image-to-image works.
+"""The VAE's encoder, taught the fixed linear latents, which image-to-image begins with.
 
 The generator was trained on linear latents that need no network. `AutoencoderTiny` has one all the same: a chain of
-3x3 convolutions, which here learns to give the same numbers. Only low components carry over exactly, and they are
-what image-to-image needs.
+3x3 convolutions, which here learns to give the same numbers. Only low components carry over exactly.
+(The generator makes little of them: see the model card.)
 """
 
 from __future__ import annotations

@@ -51,34 +51,33 @@ HEADS = (2, 3, 5, 5, 5)
 """Attention heads by level, 32 channels each."""
 GROUPS = 16
 """Groups of each normalisation: all widths are multiples."""
-SCHEDULE: dict[str, Any] = {
+NOISE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
-"""SDXL Turbo's."""
-FIRST, LAST = 999, 499
+"""SDXL Turbo's noise levels, as diffusers' schedulers take them."""
+FIRST, LOWEST = 999, 499
 """Timesteps of the first step and, where there are several, of the last."""
-KEPT = EulerDiscreteScheduler(**SCHEDULE).alphas_cumprod
-SIGMA: list[float] = ((1 - KEPT) / KEPT).sqrt().tolist()
-"""The noise levels, by timestep."""
+SIGMA: list[float] = EulerDiscreteScheduler(**NOISE).sigmas[:-1].flip(0).tolist()
+"""The noise levels by timestep."""
 SIMULATED = 0.7
 """How often a later step begins with the network's own drawing, and not with the truth."""
 
 
 def scheduler() -> EulerDiscreteScheduler:
-    """SDXL Turbo's noise, in Karras' steps (arXiv 2206.00364) from FIRST to LAST; the noise stays the same.
+    """SDXL Turbo's noise, in Karras' steps (arXiv 2206.00364) from FIRST to LOWEST; one noise throughout.
 
     The network says the clean latents themselves. With v-prediction a later step's network has to cancel, exactly,
     all noise that is left in what it sees, and at this size cannot. What it says here it can say without looking,
-    and the same noise says how the wash goes. It says so the more faintly the less of it is left: hence LAST.
+    all but the wash: that it reads off the noise, and draws the more faintly the less noise is left. Hence LOWEST.
     """
     return EulerDiscreteScheduler(
-        **SCHEDULE,
+        **NOISE,
         prediction_type="sample",
         use_karras_sigmas=True,
-        sigma_min=SIGMA[LAST],
+        sigma_min=SIGMA[LOWEST],
         timestep_spacing="trailing",
         steps_offset=1,
     )
@@ -267,14 +266,14 @@ class Painter(loop.Fit):
         return seen(drawn.x0, drawn.noise, FIRST)
 
     def noisy(self, drawn: Batch, rng: np.random.Generator) -> tuple[Tensor, int]:
-        """What is seen (B, 24, 32, 32) at the first step or a later one, and which step that is.
+        """What is seen (B, 24, 32, 32) at the first step or a later one, and at which timestep, LOWEST or above.
 
         There the latents are true or, as when it is used, what the network itself drew at first (DMD2's backward
         simulation, arXiv 2405.14867): true ones alone teach it to keep what is there.
         """
         if rng.random() >= self.later:
             return self.first(drawn), FIRST
-        t, x0 = int(rng.integers(LAST, FIRST)), drawn.x0
+        t, x0 = int(rng.integers(LOWEST, FIRST)), drawn.x0
         if rng.random() < SIMULATED:
             with torch.no_grad():
                 x0 = self.predict(drawn, self.first(drawn), FIRST)

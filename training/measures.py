@@ -151,8 +151,8 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
     """How much larger the share of the second is, of the same cases, with its 95% interval.
 
     By the cases that came out differently, b and c of n: (c - b) / n. The interval is Agresti and Min's
-    (Statistics in Medicine 24, 2005): half a case more of each of the four kinds, so that none that differs is not
-    taken for certain; then (c - b) / n, with a variance of (b + c - (c - b)^2 / n) / n^2.
+    (Statistics in Medicine 24, 2005): with half a case added to each of the four kinds, (c - b) / n, give or take
+    1.96 sqrt(b + c - (c - b)^2 / n) / n. So it has a width where no case differs.
     """
     n = len(before)
     changes = [int(b) - int(a) for a, b in zip(before, after, strict=True)]

@@ -71,8 +71,10 @@ class Both:
         """See `loop.Learner`."""
         batches = self.painter.batches
         drawn, targets = batches.draw(self.painter.batch, rng)
-        pairs = zip(targets, drawn.crops.tolist(), strict=True)
-        cutouts = torch.stack([batches.composer.target(*pair, batches.device) for pair in pairs])
+        corners = zip(targets, drawn.crops.tolist(), strict=True)
+        cutouts = torch.stack(
+            [batches.composer.target(target, crop, batches.device) for target, crop in corners]
+        )
         backgrounds = washes(drawn.noise, grounds(targets).to(batches.device))
         made = self.painter.predict(drawn, *self.painter.noisy(drawn, rng))
         latent, _ = self.painter.distance(made, drawn.x0)

@@ -97,7 +97,7 @@ def test_intervals() -> None:
 
 
 def test_a_difference_of_the_same_cases() -> None:
-    """Ten of a hundred got worse, four better; where none differs, some of more cases may."""
+    """Ten of a hundred got worse, four better; where none differs the interval still has a width."""
     before = [True] * 10 + [False] * 4 + [True] * 86
     after = [False] * 10 + [True] * 90
     found = measures.paired(before, after)

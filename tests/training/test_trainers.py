@@ -123,7 +123,9 @@ def test_every_thing_has_a_number_of_its_own() -> None:
     said = torch.cat([code, torch.zeros(len(code), 6 * 32)], 1)
     with torch.no_grad():
         own = F.silu(unet.add_embedding(said))[:, generator.COMMON :]
-        step = unet.time_embedding(unet.time_proj(torch.tensor([249.0])))[:, generator.COMMON :]
+        step = unet.time_embedding(unet.time_proj(torch.tensor([float(generator.LOWEST)])))[
+            :, generator.COMMON :
+        ]
     things, nothing, both = own[: generator.OWN], own[-2], own[-1]
     assert (things.argmax(1) == torch.arange(generator.OWN)).all()
     assert (things.diagonal() > 13).all()
@@ -137,10 +139,10 @@ def test_every_thing_has_a_number_of_its_own() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_later_steps_look_like_the_samplers(steps: int) -> None:
-    """What the training shows the network at its steps is what the scheduler does, between FIRST and LAST."""
+    """What the training shows the network at its steps is what the scheduler does, between FIRST and LOWEST."""
     sampler = generator.scheduler()
     sampler.set_timesteps(steps)
-    ends = generator.FIRST, generator.LAST if steps > 1 else generator.FIRST
+    ends = generator.FIRST, generator.LOWEST if steps > 1 else generator.FIRST
     assert sampler.timesteps[[0, -1]].tolist() == pytest.approx(ends, abs=0.01)
     noise, x0 = torch.randn(2, 4, CHANNELS, 8, 8)
     x = noise * sampler.init_noise_sigma

@@ -87,7 +87,7 @@ def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
     kind = getattr(diffusers, SCHEDULERS[sampler])
     expected = set(inspect.signature(kind.__init__).parameters)
     if "use_karras_sigmas" in expected:
-        # Where the steps begin and end: all of these read it, not all declare it.
+        # DPM++ 2M reads these off its configuration, but does not declare them.
         expected |= {"sigma_min", "sigma_max"}
     kept = {name: value for name, value in config.items() if name in expected}
     if "clip_sample" in expected:
