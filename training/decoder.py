@@ -184,4 +184,4 @@ def train(
     rate = 0.35 if resume and shipped(vae) else 1.0
     crops = Crops(composer or Composer(), encoder or Encoder.load(), edge, device)
     learner = Sharpener(vae.to(device), crops, batch or (8 if device == "cpu" else 64), rate)
-    loop.train(learner, path, steps, minutes, seed, resume, fast=device != "cpu")
+    loop.train(learner, path, steps, minutes, seed, resume, device)

@@ -64,4 +64,4 @@ def train(
     vae = decoder.build()
     rate = 0.35 if resume and decoder.shipped(vae) else 1.0
     teller = Teller(vae.to(device), crops, batch or (8 if device == "cpu" else 64), rate)
-    loop.train(teller, path, steps, minutes, seed, resume, fast=device != "cpu")
+    loop.train(teller, path, steps, minutes, seed, resume, device)

@@ -357,4 +357,4 @@ def train(
     reader = Reader(listener, text.load_tokenizer(), device) if listener else None
     batches = Batches(art, encoder or Encoder.load(), reader, device=device)
     painter = Painter(unet.to(device), batches, batch or (32 if device == "cpu" else 512), rate)
-    loop.train(painter, path, steps, minutes, seed, resume, fast=device != "cpu")
+    loop.train(painter, path, steps, minutes, seed, resume, device)

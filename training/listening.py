@@ -212,7 +212,7 @@ def train(
     writers = Writers(TOGETHER * (batch or (192 if device == "cpu" else 1024)), seed * size + rank, ahead)
     listener = Listener(model.to(device), tokenizer, writers, rate)
     try:
-        loop.train(listener, path, steps, minutes, seed, resume, fast=device != "cpu")
+        loop.train(listener, path, steps, minutes, seed, resume, device)
     finally:
         writers.close()
     found = accuracy(load(path).to(device), tokenizer, *Captions(7).batch(1000))

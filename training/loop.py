@@ -238,16 +238,16 @@ def train(
     minutes: float,
     seed: int,
     resume: bool = True,
-    fast: bool = False,
+    device: str = "cpu",
 ) -> None:
     """A run as the command line asks for one: of `steps`, or as many as `minutes` hold (`budget`).
 
-    It goes on from the checkpoint at `path`, or without `resume` begins anew. A `fast` one, whose steps are short
-    but for the first ones, is measured for longer, and stops less often for checkpoints and sheets.
+    It goes on from the checkpoint at `path`, or without `resume` begins anew. On a card steps are short but
+    for the first ones: there it is measured for longer, and stops less often for checkpoints and sheets.
     """
     if not resume:
         path.unlink(missing_ok=True)
-    tried, every = (60, 500) if fast else (4, 100)
+    tried, every = (60, 500) if device != "cpu" else (4, 100)
     run(learner, budget(learner, path, steps, minutes, tried), path, seed, every, 2 * every)
 
 

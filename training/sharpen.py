@@ -120,7 +120,7 @@ def train(
     art = composer or Composer(*load_art((PLACED, SMALL)))
     batches = Batches(art, encoder or Encoder.load(), device=device)
     both = Both(unet, vae, batches, batch or (8 if device == "cpu" else 128), rate)
-    loop.train(both, path, steps, minutes, seed, resume and current(path, sources), fast=device != "cpu")
+    loop.train(both, path, steps, minutes, seed, resume and current(path, sources), device)
 
 
 def load(path: Path | None = None) -> tuple[UNet2DConditionModel, AutoencoderTiny]:

@@ -123,9 +123,8 @@ def test_every_thing_has_a_number_of_its_own() -> None:
     said = torch.cat([code, torch.zeros(len(code), 6 * 32)], 1)
     with torch.no_grad():
         own = F.silu(unet.add_embedding(said))[:, generator.COMMON :]
-        step = unet.time_embedding(unet.time_proj(torch.tensor([float(generator.LOWEST)])))[
-            :, generator.COMMON :
-        ]
+        step = unet.time_proj(torch.tensor([float(generator.LOWEST)]))
+        of_step = unet.time_embedding(step)[:, generator.COMMON :]
     things, nothing, both = own[: generator.OWN], own[-2], own[-1]
     assert (things.argmax(1) == torch.arange(generator.OWN)).all()
     assert (things.diagonal() > 13).all()
@@ -134,7 +133,7 @@ def test_every_thing_has_a_number_of_its_own() -> None:
     # As many directions in which things differ as there are things, none of them faint.
     spread = torch.linalg.svdvals(things - things.mean(0))
     assert spread[1000] > 0.3 * spread[100]
-    assert step.abs().max() == 0
+    assert of_step.abs().max() == 0
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
